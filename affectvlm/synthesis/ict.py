@@ -11,7 +11,7 @@ Attributes", CVPR 2020). Action units drive the ARKit-named expression shapes th
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -69,13 +69,19 @@ _CM_TO_MM = 10.0
 
 @dataclass(frozen=True)
 class ICTIdentity:
-    """A person: 100 mode coefficients (standard deviations) and colours (uint8 RGB each)."""
+    """A person: 100 mode coefficients (standard deviations), colours (uint8 RGB each), and how hair and skin are painted.
+
+    `hairline` in mm (higher = less hair, infinite = bald), `beard` 0 to 1, `blotches` (6, 4) waves of uneven skin.
+    """
 
     coefficients: np.ndarray
     skin: np.ndarray
     lips: np.ndarray
     brows: np.ndarray
     iris: np.ndarray
+    hairline: float
+    beard: float
+    blotches: np.ndarray
 
 
 class ICTFace:
@@ -135,10 +141,19 @@ class ICTFace:
         lips = np.clip(skin * [0.86, 0.62, 0.62] * rng.normal(1, 0.06, 3), 20, 250)
         brows = np.clip(rng.uniform(0.15, 0.6) * np.array([110, 85, 60.0]) * rng.normal(1, 0.1, 3), 5, 200)
         iris = np.array([[70, 45, 25], [45, 75, 100], [60, 85, 60], [35, 25, 18]][rng.integers(4)])
-        return ICTIdentity(coefficients, *(np.asarray(c, np.uint8) for c in (skin, lips, brows, iris)))
+        hairline = np.inf if rng.random() < 0.2 else float(rng.normal(68, 7))
+        beard = float(rng.uniform(0.2, 0.8)) if rng.random() < 0.15 else 0.0
+        blotches = np.column_stack([rng.normal(0, 0.12, (6, 3)), rng.uniform(0, 6.28, 6)]).astype(np.float32)
+        colours = (np.asarray(c, np.uint8) for c in (skin, lips, brows, iris))
+        return ICTIdentity(coefficients, *colours, hairline, beard, blotches)
 
-    def generate(self, identity: ICTIdentity, action_units: Mapping[str, float]) -> Scan:
-        """The face in the canonical frame: (22991, 3) vertices less none, coloured; unknown action units are ignored."""
+    def generate(
+        self, identity: ICTIdentity, action_units: Mapping[str, float], without: Collection[str] = ()
+    ) -> Scan:
+        """The face in the canonical frame, about 23,000 coloured vertices; unknown action units are ignored.
+
+        `without` names parts to leave out ("teeth", "gums_tongue", "mouth_socket", "sclera_L", "head_neck", ...), as scans do.
+        """
         weights = self.shape_weights(action_units)
         offset = identity.coefficients @ self._modes
         active = np.flatnonzero(weights)
@@ -154,6 +169,8 @@ class ICTFace:
         )
         used = np.zeros(len(vertices), bool)
         used[self._faces] = True
+        for part in without:
+            used &= ~self._part[part]
         return scan.keep_vertices(used)
 
     def shape_weights(self, action_units: Mapping[str, float]) -> np.ndarray:
@@ -169,10 +186,18 @@ class ICTFace:
 
     def _paint(self, identity: ICTIdentity) -> np.ndarray:
         """(V, 3) uint8."""
-        colors = np.repeat(identity.skin[None].astype(np.float32), len(self._neutral), axis=0)
-        for mask, colour in (("lip", identity.lips), ("brow", identity.brows)):
-            share = self._masks[mask][:, None]
-            colors = colors * (1 - share) + share * colour
+        points = self._neutral
+        blotch = np.sin(points @ identity.blotches[:, :3].T + identity.blotches[:, 3]).mean(axis=1)
+        colors = identity.skin.astype(np.float32) * (1 + 0.10 * blotch[:, None])
+        hair = 0.9 * points[:, 1] + 0.9 * np.maximum(0, -points[:, 2] - 50) - identity.hairline
+        jaw = np.clip((-18 - points[:, 1]) / 14, 0, 1) * np.clip((points[:, 2] + 95) / 20, 0, 1) * (points[:, 1] > -95)
+        for share, colour in (
+            (identity.beard * jaw, identity.brows),
+            (self._masks["lip"], identity.lips),
+            (self._masks["brow"], identity.brows),
+            (np.clip(0.5 + 0.25 * hair, 0, 1), identity.brows),
+        ):
+            colors = colors * (1 - share[:, None]) + share[:, None] * colour
         colors[self._part["mouth_socket"]] = (70, 25, 25)
         colors[self._part["gums_tongue"]] = (165, 85, 85)
         colors[self._part["teeth"]] = (232, 226, 210)
@@ -180,7 +205,7 @@ class ICTFace:
         colors[eyes] = (228, 224, 220)
         colors[eyes & (self._iris_angle < 28)] = identity.iris
         colors[eyes & (self._iris_angle < 12)] = 12
-        return colors.astype(np.uint8)
+        return np.clip(colors, 0, 255).astype(np.uint8)
 
     def _gaze_angle(self) -> np.ndarray:
         """(V,) degrees between an eyeball vertex and straight ahead, seen from the eyeball's centre; 180 elsewhere."""

@@ -1,0 +1,233 @@
+"""Mixed view augmentation: every view of a sample draws its own flip, rotation, crop, scale, light and photometric change.
+
+It works on stored buffers (surface direction, own colour, coverage) instead of finished pictures, so one rendered face can be
+lit anew at each step: as a map of surface directions, as grey relief, or as something like a photo in front of some background.
+A flip turns a left profile into a right one: the two side views are therefore flipped together and change places, the front
+view on its own.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numba
+import numpy as np
+
+CHANNELS = 7
+"""Of a stored view, uint8: normal x y z (0 to 255 for -1 to 1), albedo r g b, coverage."""
+
+NORMALS, SHADED, TEXTURED = 0, 1, 2
+
+
+@dataclass(frozen=True)
+class MixedViews:
+    """Settings of mixed view augmentation; the defaults trained the shipped model.
+
+    Attributes:
+        size: pixels of the square result.
+        kinds: shares of views shown as normals, shaded, textured; a photo-like sample is always textured.
+        rotation: standard deviation in degrees. zoom, shift: of the log scale, and of the offset as a share of the size.
+        flip, blur, noise, occlusion: probability of each.
+        mixed: False draws one geometric change for all views of a sample (for ablation).
+    """
+
+    size: int = 112
+    kinds: tuple[float, float, float] = (0.45, 0.25, 0.30)
+    rotation: float = 5.0
+    zoom: float = 0.06
+    shift: float = 0.025
+    flip: float = 0.5
+    blur: float = 0.25
+    noise: float = 0.35
+    occlusion: float = 0.12
+    mixed: bool = True
+
+
+def store(buffers) -> np.ndarray:
+    """Rendered `Buffers` of N views → (N, S, S, 7) uint8 as this module reads them."""
+    parts = [buffers.normals * 0.5 + 0.5, buffers.albedo, buffers.coverage[..., None]]
+    return (np.clip(np.concatenate(parts, axis=-1), 0, 1) * 255 + 0.5).astype(np.uint8)
+
+
+def augment(
+    stored: np.ndarray, photo: np.ndarray, settings: MixedViews, rng: np.random.Generator, kind: int | None = None
+) -> np.ndarray:
+    """Draw a new appearance for every view.
+
+    Args:
+        stored: (B, 3, S, S, 7) uint8 from `store`, S a little larger than `settings.size` to leave room for shifts.
+        photo: (B,) bool, samples rendered to look like photos.
+        kind: None draws from `settings.kinds`; NORMALS, SHADED or TEXTURED fixes it.
+
+    Returns:
+        (B, 3, 3, size, size) uint8 RGB, channels first, views still in the order front, left, right.
+    """
+    batch, views, source = stored.shape[:3]
+    size, count = settings.size, batch * views
+    flips = np.empty((batch, views), bool)
+    flips[:, 0] = rng.random(batch) < settings.flip
+    flips[:, 1:] = (rng.random(batch) < settings.flip)[:, None]
+    order = np.tile(np.arange(views), (batch, 1))
+    order[:, 1:] = np.where(flips[:, 1:2], [2, 1], [1, 2])
+    stored = np.take_along_axis(stored, order[:, :, None, None, None], axis=1)
+
+    draws = rng.normal(size=(batch, views, 4))
+    if not settings.mixed:
+        draws[:] = draws[:, :1]
+    draws = draws.reshape(count, 4)
+    angle = np.deg2rad(settings.rotation) * draws[:, 0]
+    zoom = np.exp(settings.zoom * draws[:, 1])
+    shift = settings.shift * size * draws[:, 2:]
+    modes = np.repeat(rng.choice(3, batch, p=settings.kinds) if kind is None else np.full(batch, kind), views)
+    modes = np.where(np.repeat(photo, views), TEXTURED, modes)
+    lights = _lights(batch, rng)
+    lights[..., 3:] *= np.where(modes[::views] == TEXTURED, _exposure(stored, rng), 1.0)[:, None, None]
+    lights = lights.repeat(views, axis=0)
+    images = np.empty((count, size, size, 3), np.uint8)
+    _compose(
+        stored.reshape(count, source, source, CHANNELS), flips.ravel(), angle, zoom, shift, modes, lights,
+        _backgrounds(modes, size, rng), images,
+    )  # fmt: skip
+    for image, mode in zip(images, modes, strict=True):
+        _photometric(image, mode, settings, rng)
+    return np.ascontiguousarray(images.reshape(batch, views, size, size, 3).transpose(0, 1, 4, 2, 3))
+
+
+def plain(stored: np.ndarray, kind: int, size: int) -> np.ndarray:
+    """Stored views without any change: (B, N, 3, size, size) uint8, as `rendering.render_views` draws them."""
+    from affectvlm.rendering import BACKGROUND, lambert
+
+    margin = (stored.shape[2] - size) // 2
+    cut = stored[:, :, margin : margin + size, margin : margin + size].astype(np.float32) / 255
+    cover = cut[..., 6:]
+    if kind == NORMALS:
+        image = cut[..., :3] * cover
+    else:
+        normals = cut[..., :3] * 2 - 1
+        normals /= np.maximum(np.linalg.norm(normals, axis=-1, keepdims=True), 1e-6)
+        colour = cut[..., 3:6] if kind == TEXTURED else np.full(3, 0.86, np.float32)
+        image = colour * lambert(normals)[..., None] * cover + BACKGROUND * (1 - cover)
+    return np.ascontiguousarray((np.clip(image, 0, 1) * 255 + 0.5).astype(np.uint8).transpose(0, 1, 4, 2, 3))
+
+
+def _lights(count: int, rng: np.random.Generator) -> np.ndarray:
+    """(count, 4, 6) float32: ambient light, then three lamps; direction and colour a row. Total brightness stays near one."""
+    lights = np.zeros((count, 4, 6), np.float32)
+    direction = rng.normal(size=(count, 3, 3)) * [0.8, 0.7, 0.3] + [0, 0.25, 0.8]
+    lights[:, 1:, :3] = direction / np.linalg.norm(direction, axis=-1, keepdims=True)
+    power = rng.dirichlet([0.8, 1.6, 0.5, 0.3], count) * rng.uniform(0.75, 1.25, (count, 1))
+    tint = 1 + rng.normal(0, 0.08, (count, 4, 3))
+    lights[..., 3:] = power[..., None] * tint
+    lights[:, 0, 3:] = np.maximum(lights[:, 0, 3:], 0.08)
+    return lights
+
+
+def _exposure(stored: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """(B,) factor: cameras expose for the face, brighter for darker skin, not always quite enough."""
+    albedo = stored[:, 0, ::8, ::8, 3:6].mean(axis=-1) / 255.0
+    cover = stored[:, 0, ::8, ::8, 6] / 255.0
+    mean = (albedo * cover).sum(axis=(1, 2)) / np.maximum(cover.sum(axis=(1, 2)), 1e-3)
+    return (0.6 / np.clip(mean, 0.08, 1.0)) ** rng.uniform(0.4, 1.0, len(mean))
+
+
+def _backgrounds(modes: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:
+    """(n, size, size, 3) uint8: black for normals, else plain grey or colour, or coloured clutter of random coarseness."""
+    result = np.zeros((len(modes), size, size, 3), np.uint8)
+    for image, mode in zip(result, modes, strict=True):
+        if mode == NORMALS:
+            continue
+        draw = rng.random()
+        if draw < 0.35:
+            image[:] = 128
+        elif draw < 0.55:
+            image[:] = rng.integers(0, 256, 3)
+        else:
+            cells = int(2 ** rng.uniform(1, 5))
+            noise = rng.integers(0, 256, (cells, cells, 3)).astype(np.uint8)
+            method = cv2.INTER_NEAREST if draw > 0.92 else cv2.INTER_CUBIC
+            image[:] = cv2.resize(noise, (size, size), interpolation=method)
+    return result
+
+
+def _photometric(image: np.ndarray, mode: int, settings: MixedViews, rng: np.random.Generator) -> None:
+    """In place: blur, contrast and gamma (not on normals, whose values are directions), noise, an occluding patch."""
+    size = len(image)
+    if rng.random() < settings.blur:
+        image[:] = cv2.GaussianBlur(image, (0, 0), float(rng.uniform(0.4, 1.4)))
+    if mode != NORMALS and rng.random() < 0.6:
+        gamma, gain = np.exp(rng.normal(0, 0.25)), rng.uniform(0.8, 1.2)
+        table = np.clip(255 * gain * (np.arange(256) / 255) ** gamma, 0, 255).astype(np.uint8)
+        image[:] = table[image]
+        if rng.random() < 0.2:
+            image[:] = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)[..., None]
+    if rng.random() < settings.noise:
+        noise = rng.standard_normal(image.shape, np.float32) * np.float32(rng.uniform(1, 10))
+        image[:] = np.clip(image + noise, 0, 255)
+    if rng.random() < settings.occlusion:
+        height, width = rng.integers(size // 10, size // 3, 2)
+        top, left = rng.integers(0, size - height), rng.integers(0, size - width)
+        image[top : top + height, left : left + width] = 0 if mode == NORMALS else rng.integers(0, 256, 3)
+
+
+@numba.njit(cache=True, nogil=True, fastmath=True)
+def _compose(stored, flips, angles, zooms, shifts, modes, lights, backgrounds, out):
+    """Sample, light and place each view over its background; see `augment` for the meaning of the arguments."""
+    count, source = stored.shape[0], stored.shape[1]
+    size = out.shape[1]
+    sample = np.empty(7, np.float32)
+    zero, half, one, two = np.float32(0), np.float32(0.5), np.float32(1), np.float32(2)
+    unit = np.float32(1 / 255)
+    for n in range(count):
+        cos, sin = np.float32(np.cos(angles[n])), np.float32(np.sin(angles[n]))
+        inverse = np.float32(1 / zooms[n])
+        middle_x, middle_y = np.float32(size / 2 - 0.5 + shifts[n, 0]), np.float32(size / 2 - 0.5 + shifts[n, 1])
+        centre = np.float32(source / 2 - 0.5)
+        for row in range(size):
+            for col in range(size):
+                x, y = (np.float32(col) - middle_x) * inverse, (np.float32(row) - middle_y) * inverse
+                u, v = cos * x - sin * y, sin * x + cos * y
+                if flips[n]:
+                    u = -u
+                u += centre
+                v += centre
+                u0, v0 = int(np.floor(u)), int(np.floor(v))
+                fu, fv = u - np.float32(u0), v - np.float32(v0)
+                sample[:] = zero
+                for dv in range(2):
+                    for du in range(2):
+                        r, c = v0 + dv, u0 + du
+                        if r < 0 or c < 0 or r >= source or c >= source:
+                            continue
+                        weight = (fu if du else one - fu) * (fv if dv else one - fv) * unit
+                        # Weighting by coverage keeps the empty surroundings from bleeding into the face's edge.
+                        cover = weight * np.float32(stored[n, r, c, 6])
+                        if cover > zero:
+                            for k in range(6):
+                                sample[k] += cover * unit * np.float32(stored[n, r, c, k])
+                            sample[6] += cover
+                alpha = sample[6]
+                if alpha < half * unit:
+                    for k in range(3):
+                        out[n, row, col, k] = backgrounds[n, row, col, k]
+                    continue
+                nx = two * sample[0] / alpha - one
+                ny = two * sample[1] / alpha - one
+                nz = two * sample[2] / alpha - one
+                if flips[n]:
+                    nx = -nx
+                nx, ny = cos * nx - sin * ny, sin * nx + cos * ny
+                length = np.sqrt(nx * nx + ny * ny + nz * nz) + np.float32(1e-6)
+                nx, ny, nz = nx / length, ny / length, nz / length
+                for k in range(3):
+                    if modes[n] == 0:
+                        direction = nx if k == 0 else (ny if k == 1 else nz)
+                        value = direction * half + half
+                    else:
+                        value = lights[n, 0, 3 + k]
+                        for lamp in range(1, 4):
+                            facing = nx * lights[n, lamp, 0] + ny * lights[n, lamp, 1] + nz * lights[n, lamp, 2]
+                            value += lights[n, lamp, 3 + k] * max(facing, zero)
+                        value *= sample[3 + k] / alpha if modes[n] == 2 else np.float32(0.75)
+                    value = np.float32(255) * value * alpha + backgrounds[n, row, col, k] * (one - alpha)
+                    out[n, row, col, k] = np.uint8(min(max(value + half, zero), np.float32(255)))

@@ -1,0 +1,245 @@
+"""Faces to train on: generated from face models, rendered once into a cache, read from there at every step.
+
+A cache is a folder of shards. `shard_0007.npy` holds the stored views of 256 faces, (256, 3, S, S, 7) uint8 (see
+`augmentation.views.store`); `shard_0007.json` holds their records: label, intensity, subject, source, metadata. Shards are
+written whole or not at all, so a killed run goes on where it was, and two runs with the same settings share one cache.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from affectvlm.augmentation.scans import crop, damage, pose_error
+from affectvlm.augmentation.views import CHANNELS, store
+from affectvlm.emotions import EKMAN
+from affectvlm.rendering import DEFAULT_YAWS, HALF_WIDTH_MM, render_buffers
+from affectvlm.synthesis.expressions import sample_expression
+from affectvlm.synthesis.objects import random_object
+
+log = logging.getLogger(__name__)
+
+REJECTION = ("neutral", "no face")
+LABELS = EKMAN + REJECTION
+"""Label numbers: the six emotions, then what must not get one."""
+
+SHARD = 256
+_LABEL_SHARES = np.array([0.125] * 6 + [0.15, 0.10])
+_LOOSE_PARTS = ("teeth", "gums_tongue", "mouth_socket", "sclera_L", "sclera_R")
+
+
+@dataclass(frozen=True)
+class FaceSet:
+    """Settings of one generated set; equal settings give equal pixels.
+
+    Attributes:
+        source: "procedural", or "ict" (needs `model_path`, a packed ICT-FaceKit model or a checkout).
+        split: "train", "validation" or "test": identities of different splits never meet.
+        count: faces. per_identity: faces of one person.
+        damaged: True for what real scans bring and photo-like views; False for clean cropped faces.
+        size: pixels of a stored view; its window is as much larger than a model's as `margin` says.
+        intensity: lowest and highest; drawn evenly.
+    """
+
+    source: str
+    split: str
+    count: int
+    per_identity: int = 8
+    damaged: bool = True
+    photo_share: float = 0.3
+    size: int = 128
+    margin: float = 128 / 112
+    intensity: tuple[float, float] = (0.25, 1.0)
+    seed: int = 0
+    model_path: str = ""
+
+    def key(self) -> str:
+        """Names the cache folder: settings, without the place the model lies at."""
+        settings = {k: v for k, v in asdict(self).items() if k not in ("model_path", "count")}
+        text = json.dumps(settings, sort_keys=True) + _content_version()
+        return f"{self.source}-{self.split}-{hashlib.sha256(text.encode()).hexdigest()[:10]}"
+
+
+def build(faces: FaceSet, cache: str | Path, workers: int = 0) -> Path:
+    """Render what is missing of a set into `cache`; returns its folder. `workers` 0 = one per CPU core."""
+    folder = Path(cache) / faces.key()
+    folder.mkdir(parents=True, exist_ok=True)
+    shards = range(-(-faces.count // SHARD))
+    missing = [shard for shard in shards if not (folder / f"shard_{shard:04d}.json").is_file()]
+    if not missing:
+        return folder
+    log.info("rendering %d faces of %s into %s", len(missing) * SHARD, faces.source, folder)
+    with ProcessPoolExecutor(workers or os.cpu_count(), initializer=_open_model, initargs=(faces,)) as pool:
+        for done, shard in enumerate(pool.map(_write_shard, [(faces, folder, shard) for shard in missing]), 1):
+            log.info("shard %d written (%d of %d)", shard, done, len(missing))
+    return folder
+
+
+class RenderedFaces:
+    """The first `count` faces of one or several cache folders, read lazily.
+
+    Attributes:
+        labels: (n,) int64 into LABELS; intensity: (n,) float32; photo: (n,) bool; subjects, records: lists of length n.
+    """
+
+    def __init__(self, folders: Sequence[str | Path], counts: Sequence[int] | None = None) -> None:
+        self._shards: list[np.ndarray] = []
+        self._where: list[tuple[int, int]] = []
+        self.records: list[dict] = []
+        for number, folder in enumerate(folders):
+            left = counts[number] if counts else None
+            for file in sorted(Path(folder).glob("shard_*.json")):
+                if left is not None and left <= 0:
+                    break
+                records = json.loads(file.read_text("utf-8"))[:left]
+                self._shards.append(np.load(file.with_suffix(".npy"), mmap_mode="r"))
+                self._where += [(len(self._shards) - 1, row) for row in range(len(records))]
+                self.records += records
+                left = None if left is None else left - len(records)
+        if not self.records:
+            raise ValueError(f"no rendered faces in {', '.join(Path(f).name for f in folders)}; build them first")
+        self.labels = np.array([r["label"] for r in self.records], np.int64)
+        self.intensity = np.array([r["intensity"] for r in self.records], np.float32)
+        self.photo = np.array([r["photo"] for r in self.records], bool)
+        self.subjects = [r["subject"] for r in self.records]
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def views(self, indices: Sequence[int]) -> np.ndarray:
+        """(n, 3, S, S, 7) uint8 stored views."""
+        return np.stack([self._shards[shard][row] for shard, row in (self._where[i] for i in indices)])
+
+    def batches(self, size: int) -> Iterator[np.ndarray]:
+        """Index arrays in order, for scoring each face once."""
+        for start in range(0, len(self), size):
+            yield np.arange(start, min(start + size, len(self)))
+
+
+def _content_version() -> str:
+    """Changes when the code that makes the pixels does."""
+    import affectvlm.augmentation.scans as scans
+    import affectvlm.rendering as rendering
+    import affectvlm.synthesis.expressions as expressions
+
+    digest = hashlib.sha256()
+    for module in (scans, rendering, expressions):
+        digest.update(Path(module.__file__).read_bytes())
+    return digest.hexdigest()
+
+
+_model = None
+"""The face model of a worker process: made once, used for all its shards."""
+
+
+def _open_model(faces: FaceSet) -> None:
+    global _model
+    _model = open_source(faces.source, faces.model_path)
+
+
+def open_source(source: str, model_path: str = ""):
+    """The face model named by a setting.
+
+    Raises:
+        ValueError: unknown name, or ICT-FaceKit without its files.
+    """
+    if source == "procedural":
+        from affectvlm.synthesis.procedural import ProceduralFace
+
+        return ProceduralFace()
+    if source == "ict":
+        from affectvlm.synthesis.ict import ICTFace
+
+        if not model_path:
+            raise ValueError("source is 'ict' but model_path is empty; the path of ICT-FaceKit (checkout or pack) is needed")
+        return ICTFace.load(model_path)
+    raise ValueError(f"source is {source!r}; procedural or ict is needed")
+
+
+def _write_shard(task: tuple[FaceSet, Path, int]) -> int:
+    faces, folder, shard = task
+    views = np.empty((SHARD, 3, faces.size, faces.size, CHANNELS), np.uint8)
+    records = []
+    for row in range(SHARD):
+        views[row], record = make_face(_model, faces, shard * SHARD + row)
+        records.append(record)
+    array, listing = folder / f"shard_{shard:04d}.npy", folder / f"shard_{shard:04d}.json"
+    temporary = folder / f"shard_{shard:04d}.{os.getpid()}.tmp"
+    with temporary.open("wb") as file:
+        np.save(file, views)
+    temporary.replace(array)
+    temporary.write_text(json.dumps(records), "utf-8")
+    temporary.replace(listing)
+    return shard
+
+
+def make_face(model, faces: FaceSet, index: int) -> tuple[np.ndarray, dict]:
+    """Face `index` of a set: its stored views (3, S, S, 7) uint8 and its record. Depends on nothing but the arguments."""
+    split = {"train": 0, "validation": 1, "test": 2}[faces.split]
+    rng = np.random.default_rng([faces.seed, split, index])
+    person = index // faces.per_identity
+    label = int(rng.choice(len(LABELS), p=_LABEL_SHARES))
+    intensity = float(rng.uniform(*faces.intensity)) if label < len(EKMAN) else 0.0
+    photo = faces.damaged and rng.random() < faces.photo_share
+    if LABELS[label] == "no face":
+        scan = _not_a_face(model, rng)
+    else:
+        identity = model.sample_identity(np.random.default_rng([faces.seed, split, 1, person]))
+        units = sample_expression(LABELS[label], intensity, rng)
+        options = {}
+        if model.name == "ict" and faces.damaged and not photo:
+            options = {"without": [part for part in _LOOSE_PARTS if rng.random() < 0.3]}
+        scan = model.generate(identity, units, **options)
+    record = {
+        "label": label,
+        "intensity": round(intensity, 3),
+        "photo": bool(photo),
+        "subject": f"{faces.source}-{faces.split}-{person}" if LABELS[label] != "no face" else f"object-{faces.split}-{index}",
+        "source": faces.source,
+    }
+    return store(_draw(scan, faces, photo, rng)), record
+
+
+def _draw(scan, faces: FaceSet, photo: bool, rng: np.random.Generator):
+    """The three buffers: clean and cropped, damaged, or with the freedom a photographer takes."""
+    yaws = np.array(DEFAULT_YAWS)
+    if photo:
+        scan = pose_error(pose_error(scan, rng), rng)
+        yaws = np.array([rng.normal(0, 8), -rng.uniform(20, 75), rng.uniform(20, 75)])
+        half_width = HALF_WIDTH_MM * float(np.exp(rng.normal(0.03, 0.1)))
+    else:
+        half_width = HALF_WIDTH_MM
+        scan = damage(scan, rng) if faces.damaged else crop(scan, _Fixed())
+    return render_buffers(scan, tuple(yaws), faces.size, half_width * faces.margin)
+
+
+class _Fixed:
+    """Stands in for a generator where a clean face must be cut the same way each time: the sphere, no mask."""
+
+    def uniform(self, low: float, high: float) -> float:
+        return (low + high) / 2
+
+    def random(self) -> float:
+        return 1.0
+
+
+def _not_a_face(model, rng: np.random.Generator):
+    """An object, or a head seen from where no face is: behind, above, upside down."""
+    if rng.random() < 0.65:
+        return random_object(rng)
+    from scipy.spatial.transform import Rotation
+
+    scan = model.generate(model.sample_identity(rng), {})
+    axis = rng.normal(size=3) * [1, 1, 0.6]
+    turn = Rotation.from_rotvec(axis / np.linalg.norm(axis) * np.deg2rad(rng.uniform(75, 180))).as_matrix()
+    centre = np.array([0.0, 0.0, -90.0])
+    turned = (scan.vertices - centre) @ turn.T + centre
+    return scan.transformed(turn, centre - turn @ centre - [0, 0, max(0.0, float(turned[:, 2].max()))])
