@@ -1,7 +1,7 @@
 """The Chromium the browser tests drive: found, or installed where that is possible.
 
-`python -m tests.browser.find_browser --install` is what `make test` calls first; it says what it found. Without a browser
-it fails where `CI` is set and otherwise only says so (the browser tests then skip).
+`python -m tests.browser.find_browser --install` is what `make test` calls first; it says what it found. Without a
+browser it fails where `CI` is set and otherwise only says so (the browser tests then skip).
 """
 
 from __future__ import annotations

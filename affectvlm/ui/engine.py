@@ -1,0 +1,158 @@
+"""From the current face to its answer: the shared predictor, results kept for the session, and the warm start.
+
+What comes from a visitor's face is kept by content hash, settings and checkpoint, at most a dozen a session, and dies
+with it (streamlit's cache in session scope). What is the same for everybody, predictor and samples, is made once a
+process behind a lock, so that the warm-up thread and a hasty visitor wait for each other. torch and the model are
+imported inside functions, so that the first page comes at once.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import threading
+from functools import cache, lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import streamlit as st
+
+from affectvlm.emotions import EKMAN
+from affectvlm.scan import Scan
+from affectvlm.ui.display import DisplayMesh, display_mesh
+from affectvlm.ui.export import ExportWorker
+from affectvlm.ui.state import Face
+
+if TYPE_CHECKING:
+    from affectvlm.predictor import Prediction, Predictor
+
+logger = logging.getLogger(__name__)
+
+CHECKPOINTS = Path(os.environ.get("AFFECTVLM_CHECKPOINTS", Path(__file__).resolve().parents[2] / "checkpoints"))
+CARD = "card.json"
+SAMPLE_SEED = 7
+
+_once = threading.RLock()
+
+
+def checkpoints() -> dict[str, Path]:
+    """Name → folder of every model there is to choose from, in alphabetical order."""
+    return {card.parent.name: card.parent for card in sorted(CHECKPOINTS.glob(f"*/{CARD}"))}
+
+
+def read_card(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / CARD).read_text(encoding="utf-8"))
+
+
+def stamp(folder: Path) -> str:
+    """Folder and time of its last change: a retrained model gets its own answers."""
+    return f"{folder}@{max(file.stat().st_mtime_ns for file in folder.iterdir())}"
+
+
+def predictor(folder: Path) -> Predictor:
+    """The predictor of a checkpoint folder, shared by all sessions: it keeps nothing of any call."""
+    with _once:
+        return _load(stamp(folder), folder)
+
+
+@lru_cache(maxsize=3)
+def _load(key: str, folder: Path) -> Predictor:
+    from affectvlm.predictor import Predictor
+
+    return Predictor.from_checkpoint(folder)
+
+
+def answer(face: Face, correction: tuple[int, int, int], folder: Path) -> Prediction:
+    """What the model in `folder` says of the face.
+
+    Raises:
+        ScanError, ValueError: the file cannot be used; the message is for the visitor.
+        CheckpointError: the model cannot.
+    """
+    return _answer(f"{face.digest}:{correction}:{stamp(folder)}", face, correction, folder)
+
+
+@st.cache_resource(max_entries=12, show_spinner="Looking at the face …", scope="session")
+def _answer(key: str, _face: Face, _correction: tuple[int, int, int], _folder: Path) -> Prediction:
+    if _face.kind == "photos":
+        return predictor(_folder).predict_photos(**dict(_face.files))
+    return predictor(_folder).predict(read(_face), correction=_correction)
+
+
+def read(face: Face) -> Scan:
+    """The scan as it was brought in (ScanError where it cannot be read)."""
+    from affectvlm.scan_io import read_scan
+
+    name, data = face.files[0]
+    return sample_scan(name) if data is None else read_scan(data, name)
+
+
+def sample_scan(emotion: str) -> Scan:
+    """A face of our own making that poses the emotion; the same every time."""
+    with _once:
+        return _make_sample(emotion)
+
+
+@cache
+def _make_sample(emotion: str) -> Scan:
+    from affectvlm.synthesis.expressions import prototype
+    from affectvlm.synthesis.procedural import ProceduralFace
+
+    model = ProceduralFace()
+    person = model.sample_identity(np.random.default_rng(SAMPLE_SEED + EKMAN.index(emotion)))
+    return model.generate(person, prototype(emotion))
+
+
+@cache
+def sample_picture(emotion: str) -> np.ndarray:
+    """(160, 160, 3) uint8: the sample from the front."""
+    from affectvlm.rendering import render_views
+
+    return render_views(sample_scan(emotion), "textured", size=160, yaws=(0.0,))[0]
+
+
+def frontal_scan(face: Face, correction: tuple[int, int, int], folder: Path | None) -> Scan:
+    """The face turned to the front: the very scan the answer was read from, where there is a model."""
+    if folder is not None:
+        return answer(face, correction, folder).scan
+    return _frontal(f"{face.digest}:{correction}", face, correction)
+
+
+@st.cache_resource(max_entries=4, show_spinner="Turning the face to the front …", scope="session")
+def _frontal(key: str, _face: Face, _correction: tuple[int, int, int]) -> Scan:
+    from affectvlm.pose import frontalize
+
+    return frontalize(read(_face), _correction).scan
+
+
+@st.cache_resource(max_entries=4, show_spinner=False, scope="session")
+def mesh_for_display(key: str, _scan: Scan) -> DisplayMesh:
+    """The scan thinned for the screen; `key` names face, correction and model."""
+    return display_mesh(_scan)
+
+
+@cache
+def export_worker() -> ExportWorker:
+    return ExportWorker()
+
+
+def forget_results() -> None:
+    for cached in (_answer, _frontal, mesh_for_display):
+        cached.clear()
+
+
+@cache
+def warm_up() -> None:
+    """Loads model, kernels and samples in the background, once, while the visitor is still looking for a file."""
+    threading.Thread(target=_warm, name="warm-up", daemon=True).start()
+
+
+def _warm() -> None:
+    try:
+        for folder in list(checkpoints().values())[:1]:
+            predictor(folder).predict(sample_scan(EKMAN[0]))
+        export_worker().start()
+    except Exception:  # the same failure meets the visitor where it can be told; here it would only be lost
+        logger.exception("warm-up failed")

@@ -1,0 +1,41 @@
+"""What the theme settings cannot say: spacing, small bars, rounded pictures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import streamlit as st
+
+ICON = Path(__file__).parent / "icon.svg"  # an icon by name would be fetched from elsewhere
+
+CSS = """
+<style>
+.stMainBlockContainer { padding-top: 4.2rem; padding-bottom: 3rem; max-width: 1400px; }
+@media (min-width: 700px) { .stMainBlockContainer { padding-left: 2.6rem; padding-right: 2.6rem; } }
+[data-testid="stSidebarHeader"] { height: 2.6rem; }
+h1 { font-size: 2.1rem !important; letter-spacing: -0.015em; padding-bottom: 0.1rem !important; }
+h2 { font-size: 1.75rem !important; letter-spacing: -0.01em; padding-top: 0 !important; }
+.stImage img, .stIFrame, iframe { border-radius: 12px; }
+.bars { display: grid; gap: 3px; padding: 2px 0 6px; }
+.bar-row { display: grid; grid-template-columns: 4.6em 1fr; align-items: center; font-size: 0.76rem;
+           line-height: 1.15; }
+.bar-name { opacity: 0.72; }
+.bar-track { height: 6px; border-radius: 3px; background: rgba(128, 128, 128, 0.16); overflow: hidden; }
+.bar-fill { display: block; height: 100%; border-radius: 3px; }
+.strip-answer { font-size: 0.92rem; margin-top: -0.35rem; }
+.dot { display: inline-block; width: 0.62em; height: 0.62em; border-radius: 50%; margin-right: 0.45em; }
+.fine { font-size: 0.8rem; opacity: 0.66; line-height: 1.45; }
+</style>
+"""
+
+
+def set_up() -> None:
+    """Title, icon and layout of the browser page, and the style above; the first thing a script calls."""
+    st.set_page_config(
+        page_title="AffectVLM", page_icon=str(ICON), layout="wide", initial_sidebar_state=264, menu_items={}
+    )
+    st.html(CSS)
+
+
+def fine_print(*lines: str) -> None:
+    st.html('<div class="fine">' + "<br>".join(lines) + "</div>")

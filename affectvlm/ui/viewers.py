@@ -1,0 +1,133 @@
+"""The mesh on the page: four viewers to choose from, and the next one when one fails.
+
+`benchmarks/mesh_viewer.py` measures them. "PyVista" is pyvista's own offline page, exported by a process of ours and
+shown in a frame: made once for a face, sent once, and no more than a kilobyte at each rerun after that. "stpyvista"
+exports again at every rerun, in a fork of the server that can wait for ever; it runs only when chosen, watched by a
+clock.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import plotly.graph_objects as go
+import streamlit as st
+
+from affectvlm.ui import engine, guarded_stpyvista, state
+from affectvlm.ui.display import DisplayMesh
+from affectvlm.ui.export import ExportError
+
+PYVISTA, STPYVISTA, PLOTLY, STILL = "PyVista", "stpyvista", "Plotly", "Still pictures"
+VIEWERS = (PYVISTA, STPYVISTA, PLOTLY, STILL)
+FALLBACKS = (PYVISTA, PLOTLY, STILL)  # stpyvista is only ever asked by choice
+RELIEF, COLORS = "Surface", "Colours"
+BACKGROUND = "#2b2f36"
+SKIN = "#d8d4cf"
+HEIGHT = 620
+
+
+def show(face: state.Face, folder: Path | None) -> None:
+    """The current scan in the viewer that was chosen, with the two choices above it."""
+    try:
+        scan = engine.frontal_scan(face, state.correction(), folder)
+    except ValueError as error:  # ScanError: made to be read
+        st.error(str(error), icon=":material/error:")
+        return
+    key = f"{face.digest}:{state.correction()}:{engine.stamp(folder) if folder else None}"
+    mesh = engine.mesh_for_display(key, scan)
+    with st.container(horizontal=True, horizontal_alignment="distribute", vertical_alignment="bottom"):
+        appearance = _appearance(mesh)
+        viewer = st.selectbox("Viewer", VIEWERS, key="viewer", width=200)
+    for candidate in (viewer, *(other for other in FALLBACKS if other != viewer)):
+        if SHOW[candidate](mesh, appearance, key):
+            break
+    triangles = f"{len(mesh.faces):,} triangles" + (f" of {mesh.total:,}" if mesh.total > len(mesh.faces) else "")
+    st.caption(f"{face.title} · {triangles} · turned to the front")
+
+
+def _appearance(mesh: DisplayMesh) -> bool:
+    if mesh.colors is None:
+        return False
+    return st.segmented_control("Show", (RELIEF, COLORS), default=COLORS, required=True, key="mesh_look") == COLORS
+
+
+def _pyvista(mesh: DisplayMesh, appearance: bool, key: str) -> bool:
+    try:
+        page = exported_page(f"{key}:{appearance}", mesh, appearance)
+    except ExportError as error:
+        _failed(PYVISTA, error)
+        return False
+    st.iframe(page, height=HEIGHT)
+    return True
+
+
+@st.cache_resource(max_entries=4, show_spinner="Preparing the mesh …", scope="session")
+def exported_page(key: str, _mesh: DisplayMesh, _appearance: bool) -> str:
+    """The interactive HTML page; byte for byte the same at every rerun, so that it is sent once."""
+    return engine.export_worker().export(_mesh, _appearance, BACKGROUND, SKIN)
+
+
+def _stpyvista(mesh: DisplayMesh, appearance: bool, key: str) -> bool:
+    try:
+        with st.spinner("stpyvista is preparing the mesh …"):
+            guarded_stpyvista.show(mesh, appearance, BACKGROUND, SKIN, height=HEIGHT)
+    except ExportError as error:
+        _failed(STPYVISTA, error)
+        return False
+    return True
+
+
+def _plotly(mesh: DisplayMesh, appearance: bool, key: str) -> bool:
+    st.plotly_chart(mesh_figure(mesh, appearance), key="mesh_figure", config={"displayModeBar": False}, theme=None)
+    return True
+
+
+def mesh_figure(mesh: DisplayMesh, appearance: bool) -> go.Figure:
+    """The mesh in plotly: turned with the mouse too, but without an image texture."""
+    x, y, z = mesh.vertices.T
+    i, j, k = mesh.faces.T
+    paint = {"vertexcolor": mesh.colors} if appearance and mesh.colors is not None else {"color": SKIN}
+    surface = go.Mesh3d(
+        x=x, y=-z, z=y, i=i, j=j, k=k,  # a quarter turn about x: plotly's z is up
+        hoverinfo="skip",
+        lighting={"ambient": 0.35, "diffuse": 0.75, "specular": 0.05, "roughness": 0.9},
+        lightposition={"x": 0, "y": -2000, "z": 1200},
+        **paint,
+    )  # fmt: skip
+    hidden = {"visible": False}
+    figure = go.Figure(surface)
+    figure.update_layout(
+        height=HEIGHT,
+        margin={"l": 0, "r": 0, "t": 0, "b": 0},
+        paper_bgcolor=BACKGROUND,
+        uirevision="keep",  # the camera stays where it was turned to
+        scene={
+            "xaxis": hidden,
+            "yaxis": hidden,
+            "zaxis": hidden,
+            "aspectmode": "data",
+            "bgcolor": BACKGROUND,
+            "camera": {"eye": {"x": 0, "y": -1.9, "z": 0.1}, "projection": {"type": "perspective"}},
+        },
+    )
+    return figure
+
+
+def _still(mesh: DisplayMesh, appearance: bool, key: str) -> bool:
+    from affectvlm.rendering import render_views
+    from affectvlm.scan import Scan
+
+    scan = Scan(mesh.vertices, mesh.faces, colors=mesh.colors)
+    views = render_views(scan, "textured" if appearance else "shaded", size=448)
+    for column, view, name in zip(st.columns(3), views, ("front", "left cheek", "right cheek"), strict=True):
+        column.image(view, width="stretch", alt=name)
+    return True
+
+
+def _failed(viewer: str, error: Exception) -> None:
+    st.warning(f"{viewer} could not show the mesh, so the next viewer does.", icon=":material/warning:")
+    with st.expander("What happened"):
+        st.text(str(error).strip().splitlines()[0])
+
+
+SHOW = {PYVISTA: _pyvista, STPYVISTA: _stpyvista, PLOTLY: _plotly, STILL: _still}

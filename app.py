@@ -1,0 +1,29 @@
+"""The app's frame: settings of the page, navigation, and the sidebar that every page shares.
+
+Start it with `make app`, or `streamlit run app.py`.
+"""
+
+import os
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # before anything imports open_clip: the app never asks the network
+
+import streamlit as st  # noqa: E402
+
+from affectvlm.ui import engine, look, sidebar  # noqa: E402
+
+look.set_up()
+engine.warm_up()
+
+page = st.navigation(
+    [
+        st.Page("pages/classify.py", title="Classify", default=True),
+        st.Page("pages/mesh.py", title="Mesh"),
+    ],
+    position="top",
+)
+models = engine.checkpoints()
+with st.sidebar:
+    place = sidebar.show(models)
+page.run()
+with place:  # after the page, which may have to work out the answer first
+    sidebar.show_face(models)
