@@ -1,0 +1,110 @@
+"""Scans in: `read_scan` turns a file of any accepted format into a `Scan`; whatever is wrong ends in a `ScanError`.
+
+    scan = read_scan("face.obj")                       # materials and textures are looked for beside the file
+    scan = read_scan(upload_bytes, name="face.zip")    # or come along in a zip
+
+One small module a format, each with `read(file) -> RawScan`; `raw.finish` does what all have in common; `limits`
+holds every bound. The parsers are our own NumPy code: general mesh libraries allocate what a header declares, merge
+or drop texture seams, follow references and raise whatever comes. Decoding of pixels is Pillow's, of Draco meshes
+DracoPy's.
+
+Formats: OBJ with MTL and texture, PLY (ASCII and binary), STL (ASCII and binary), glTF and GLB (Draco too), OFF, VRML
+1 and 2 (also gzipped), Bosphorus BNT, point clouds XYZ and PTS; any of them as .gz, or with its files as .zip.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import BinaryIO
+
+from affectvlm.scan import Scan, ScanError
+from affectvlm.scan_io import bnt, gltf, landmarks, obj, off, ply, points, stl, vrml
+from affectvlm.scan_io.raw import RawScan, finish
+from affectvlm.scan_io.sniff import UNKNOWN_BINARY, UNKNOWN_TEXT, looks_like
+from affectvlm.scan_io.source import ScanFile, open_source
+
+log = logging.getLogger(__name__)
+
+READERS: dict[str, Callable[[ScanFile], RawScan]] = {
+    **obj.READERS,
+    **ply.READERS,
+    **stl.READERS,
+    **gltf.READERS,
+    **off.READERS,
+    **vrml.READERS,
+    **bnt.READERS,
+    **points.READERS,
+}
+"""Extension (lower case, with dot) → reader."""
+
+EXTENSIONS = (*READERS, ".wrz", ".zip", ".gz")
+"""What a user may upload."""
+
+SAME_FORMAT = {".vrml": ".wrl", ".gltf": ".glb", ".pts": ".xyz"}
+
+
+def read_scan(source: str | Path | bytes | BinaryIO, name: str | None = None) -> Scan:
+    """Read one scan.
+
+    Args:
+        source: a path, the bytes of a file, or a binary file. Beside a path, materials, textures and landmarks are
+            found;
+            with bytes they can only come in the same zip.
+        name: the file's name where `source` does not tell it; its extension says the format. Without one the content
+            does.
+
+    Returns:
+        The scan in millimetres as far as its unit could be told (`unit`, "unknown" otherwise), axes as in the file,
+        polygons as triangles, one uv a vertex, `warnings` in plain words on what was repaired.
+
+    Raises:
+        ScanError: whatever is wrong with the file: missing, empty, cut off, damaged, too large, unsafe, or not a
+            scan.
+    """
+    shown = name or (source if isinstance(source, str) else getattr(source, "name", ""))
+    shown = Path(str(shown)[-300:]).name.replace("\0", "") or "the scan"
+    try:
+        file = open_source(source, name, tuple(READERS))
+        scan = _read(file, shown)
+    except ScanError as error:
+        message = str(error)
+        raise ScanError(message if message.startswith(shown + ": ") else f"{shown}: {message}") from None
+    except MemoryError:
+        raise ScanError(f"{shown}: more memory needed than there is; a smaller scan is needed") from None
+    except Exception as error:  # noqa: BLE001  the last net: a stranger's file must never end in anything else
+        log.warning("unexpected %s while reading a scan", type(error).__name__, exc_info=True)
+        raise ScanError(f"{shown}: damaged in a way we did not foresee ({type(error).__name__})") from error
+    return scan
+
+
+def _read(file: ScanFile, shown: str) -> Scan:
+    found, words = looks_like(file.data)
+    extension = file.extension
+    reader = READERS.get(extension)
+    note = []
+    if found == ".xyz" and reader is not None:
+        found, words = None, UNKNOWN_TEXT  # rows of numbers are told by exclusion: no reason to overrule a name
+    if reader is None or (found or extension) != extension:
+        same = SAME_FORMAT.get(extension, extension) == SAME_FORMAT.get(found or "", found)
+        if found is None:
+            raise ScanError(f"{_named(extension)} looks like {words}; accepted are {accepted()}")
+        if not same and extension:
+            note.append(f"The file is named {extension} but is {words}; it was read as that.")
+        reader = READERS[extension if same and reader else found]
+    elif found is None and words not in (UNKNOWN_BINARY, UNKNOWN_TEXT):
+        raise ScanError(f"{_named(extension)} looks like {words}; accepted are {accepted()}")
+    raw = reader(file)
+    landmarks.attach(file, raw)
+    raw.warnings = note + raw.warnings + list(dict.fromkeys(file.siblings.notes))
+    return finish(raw, shown)
+
+
+def _named(extension: str) -> str:
+    return f"a {extension[:12]} file that" if extension else "a file that"
+
+
+def accepted() -> str:
+    """The accepted extensions as one phrase."""
+    return ", ".join(EXTENSIONS)
