@@ -1,0 +1,363 @@
+"""The facade: a scan, three photos or a sequence in, a frozen `Prediction` out. App, shell and Python all come here.
+
+A `Predictor` holds the model and its text bank, and nothing of any call: sessions and threads share one. A call runs
+the network in evaluation mode under `inference_mode`, in float32 and on the views of one face at a time, so that neither
+other threads nor the size of a batch can change a number.
+
+What becomes of the logits over the six emotions and the rejection rows ("neutral", "no face") of the text bank:
+
+* p_reject = softmax mass of the rejection rows; reported p = (1 - p_reject) softmax(six) + p_reject / 6. So a neutral
+  face, or something that is no face, gets a flat answer, and the six always sum to 1.
+* Where the pose of a scan is doubtful, there is perhaps no face, or it was not seen from the front. A certainty c below
+  DOUBTFUL_POSE shrinks all shares to c / DOUBTFUL_POSE of themselves, the rest goes to "no face", and a warning says so.
+  A user who corrected the pose vouches for it: then nothing shrinks.
+* A sequence is answered from at most MAX_FRAMES frames spread evenly over it. Each is answered as above; their mean is
+  weighted by expressiveness, 1 - p_reject, so that a neutral beginning and end do not water the answer down.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from affectvlm import rendering
+from affectvlm.scan import Scan
+
+if TYPE_CHECKING:
+    from affectvlm.model import Card, MultiviewCLIP
+    from affectvlm.photos import PreparedPhotos
+    from affectvlm.pose import Pose
+
+logger = logging.getLogger(__name__)
+
+CHECKPOINTS = Path(__file__).resolve().parents[1] / "checkpoints"
+DEFAULT_CHECKPOINT = "affectvlm-compact"
+
+SURE, LEANING = 0.75, 0.45
+"""Lowest confidence that is called "sure" and "leaning"; "not sure" below."""
+
+NO_FACE = "no face"
+DOUBTFUL_POSE = 0.5
+MAX_FRAMES = 32
+VIEW_SIZE = 224
+
+ScanSource = Scan | str | Path | tuple[bytes, str]
+"""A scan, the path of its file, or a file's bytes and name."""
+
+
+@dataclass(frozen=True, eq=False)
+class Prediction:
+    """What the model says of one face.
+
+    Attributes:
+        emotion: the class with the largest probability.
+        confidence: that probability, 1/6 to 1.
+        certainty: the same in words: "sure", "leaning" or "not sure".
+        probabilities: class name → probability, in the model's order; they sum to 1.
+        view_probabilities: view name → class name → probability, from that view alone; missing photos have no entry.
+        rejection: rejection row ("neutral", "no face") → its softmax mass; what the classes have is 1 minus their sum.
+        views: (3, 224, 224, 3) uint8 RGB for people to look at: photos, or the scan in its own colours or else grey.
+        inputs: (3, 224, 224, 3) uint8 RGB as the model saw them: for scans of the kind of picture it was trained on.
+        view_names: of both, in order: front, left, right.
+        kind: "scan", "photos" or "sequence".
+        pose: how the head was turned in the file (scans; of a sequence, its most expressive frame), else None.
+        scan: that scan in the canonical frame, else None.
+        warnings: in plain words.
+        timings_ms: milliseconds for "read", "pose", "render", "model" (photos: "read", "model") and "total".
+    """
+
+    emotion: str
+    confidence: float
+    certainty: str
+    probabilities: dict[str, float]
+    view_probabilities: dict[str, dict[str, float]]
+    rejection: dict[str, float]
+    views: np.ndarray
+    inputs: np.ndarray
+    view_names: tuple[str, ...]
+    kind: str
+    pose: Pose | None
+    scan: Scan | None
+    warnings: tuple[str, ...]
+    timings_ms: dict[str, float]
+
+    def to_dict(self) -> dict[str, Any]:
+        """All but pictures and mesh, as JSON takes it."""
+        pose = self.pose
+        axes = ("yaw", "pitch", "roll", "certainty")
+        return {
+            "emotion": self.emotion,
+            "confidence": self.confidence,
+            "certainty": self.certainty,
+            "probabilities": dict(self.probabilities),
+            "view_probabilities": {name: dict(shares) for name, shares in self.view_probabilities.items()},
+            "rejection": dict(self.rejection),
+            "kind": self.kind,
+            "view_names": list(self.view_names),
+            "pose": None if pose is None else {axis: float(getattr(pose, axis)) for axis in axes},
+            "warnings": list(self.warnings),
+            "timings_ms": {step: round(value, 2) for step, value in self.timings_ms.items()},
+        }
+
+
+class Predictor:
+    """A model ready to answer; made by `from_checkpoint`. Safe to share among threads."""
+
+    def __init__(self, model: MultiviewCLIP, card: Card) -> None:
+        import torch
+
+        self.model = model.eval().float().requires_grad_(False)
+        self.card = card
+        with torch.inference_mode():
+            self._bank = model.text_bank(card.prompts)
+
+    @classmethod
+    def from_checkpoint(cls, path: str | Path | None = None, device: str = "auto") -> Predictor:
+        """Load a checkpoint folder; without `path` the shipped one.
+
+        Args:
+            path: the folder.
+            device: "cpu", "cuda", ..., or "auto": a GPU where there is one.
+
+        Raises:
+            CheckpointError: no checkpoint there, or one that cannot be used.
+        """
+        import torch
+
+        from affectvlm.model import load_checkpoint
+
+        folder = default_checkpoint() if path is None else Path(path)
+        device = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+        return cls(*load_checkpoint(folder, device))
+
+    def predict(self, x: Any, correction: Sequence[float] = (0.0, 0.0, 0.0)) -> Prediction:
+        """Answer whatever is given.
+
+        Args:
+            x: a scan (`Scan`, path, or (bytes, name)); three photos as {"front": ..., "left": ..., "right": ...} or
+                `PreparedPhotos`; or a sequence: a list of scans in the order of time.
+            correction: degrees of yaw, pitch and roll added to the pose that is found (scans and sequences).
+
+        Raises:
+            ScanError, PhotoError: the input cannot be used.
+            ValueError: something else was given.
+        """
+        from affectvlm.photos import PreparedPhotos
+
+        if isinstance(x, PreparedPhotos):
+            return self._answer_photos(x, _Clock())
+        if isinstance(x, Mapping):
+            unknown = set(x) - set(rendering.VIEW_NAMES)
+            if unknown:
+                raise ValueError(f"photos are named {sorted(map(str, unknown))}; front, left and right are needed")
+            return self.predict_photos(**x)
+        if _is_scan_source(x):
+            return self._predict_scan(x, correction)
+        if isinstance(x, Sequence) and len(x) and all(map(_is_scan_source, x)):
+            return self._predict_sequence(x, correction)
+        wanted = "a scan (Scan, path, or bytes with a name), photos by view name, or a list of scans"
+        raise ValueError(f"got {type(x).__name__}; {wanted} is needed")
+
+    def predict_photos(self, front: Any = None, left: Any = None, right: Any = None) -> Prediction:
+        """Answer from one to three photos of a face; "left" shows the subject's left cheek.
+
+        Each is a path, bytes, a PIL image, a (H, W), (H, W, 3) or (H, W, 4) array, or None where there is none.
+
+        Raises:
+            PhotoError: none is given, or one cannot be read.
+        """
+        from affectvlm.photos import prepare_photos
+
+        clock = _Clock()
+        with clock.step("read"):
+            photos = prepare_photos(front, left, right, size=VIEW_SIZE)
+        return self._answer_photos(photos, clock)
+
+    def _answer_photos(self, photos: PreparedPhotos, clock: _Clock) -> Prediction:
+        with clock.step("model"):
+            answer = self._ask(photos.views, photos.present)
+        return self._prediction(
+            answer, photos.views, photos.views, "photos", None, None, photos.warnings, clock.finish()
+        )
+
+    def _predict_scan(self, source: ScanSource, correction: Sequence[float]) -> Prediction:
+        from affectvlm.pose import frontalize
+        from affectvlm.scan_io import read_scan
+
+        correction = tuple(float(angle) for angle in correction)
+        if len(correction) != 3 or not np.isfinite(correction).all():
+            raise ValueError(f"correction is {correction}; degrees of yaw, pitch and roll are needed")
+        clock, card = _Clock(), self.card
+        with clock.step("read"):
+            scan = source if isinstance(source, Scan) else read_scan(*_reader_arguments(source))
+        with clock.step("pose"):
+            frontal = frontalize(scan, correction)
+        with clock.step("render"):
+            buffers = rendering.render_buffers(frontal.scan, card.yaws, VIEW_SIZE, card.half_width)
+            inputs = rendering.picture(buffers, card.image_kind)
+            views = rendering.picture(buffers, "textured")
+        with clock.step("model"):
+            answer = self._ask(inputs)
+        warnings = list(frontal.scan.warnings)
+        doubt = 0.0 if any(correction) else max(0.0, 1.0 - float(frontal.pose.certainty) / DOUBTFUL_POSE)
+        if doubt and NO_FACE in card.rejection:
+            answer = answer.doubted(doubt, card.rejection.index(NO_FACE))
+            warnings.append("where the face is and which way it looks is doubtful, so the answer is held back")
+        return self._prediction(
+            answer, views, inputs, "scan", frontal.pose, frontal.scan, dict.fromkeys(warnings), clock.finish()
+        )
+
+    def _predict_sequence(self, frames: Sequence[ScanSource], correction: Sequence[float]) -> Prediction:
+        chosen = np.unique(np.linspace(0, len(frames) - 1, min(len(frames), MAX_FRAMES)).round().astype(int))
+        each = [self._predict_scan(frames[i], correction) for i in chosen]
+        weights = np.array([1.0 - sum(one.rejection.values()) for one in each])
+        peak = each[int(weights.argmax())]
+        weights = np.maximum(weights, 1e-9) / np.maximum(weights, 1e-9).sum()
+
+        def mean(pick: Any) -> np.ndarray:
+            return np.tensordot(weights, np.array([list(pick(one).values()) for one in each]), axes=1)
+
+        answer = _Answer(
+            mean(lambda one: one.probabilities),
+            np.stack([mean(lambda one, v=view: one.view_probabilities[v]) for view in peak.view_names]),
+            mean(lambda one: one.rejection),
+            np.ones(len(peak.view_names), bool),
+        )
+        warnings = [warning for one in each for warning in one.warnings]
+        if len(chosen) < len(frames):
+            warnings.append(f"{len(chosen)} of the {len(frames)} frames, spread evenly, were looked at.")
+        timings = {step: sum(one.timings_ms[step] for one in each) for step in peak.timings_ms}
+        return self._prediction(
+            answer, peak.views, peak.inputs, "sequence", peak.pose, peak.scan, dict.fromkeys(warnings), timings
+        )
+
+    def _ask(self, views: np.ndarray, present: np.ndarray | None = None) -> _Answer:
+        """(N, H, W, 3) uint8 views of one face, and which of them are there (N,) bool → what the model says."""
+        import torch
+
+        from affectvlm.model import probabilities
+
+        present = np.ones(len(views), bool) if present is None else np.asarray(present, bool)
+        device, classes = self._bank.device, len(self.card.classes)
+        with torch.inference_mode():
+            pixels = torch.from_numpy(np.ascontiguousarray(views.transpose(0, 3, 1, 2)))[None].to(device)
+            features = self.model.encode_views(pixels)  # (1, N, D)
+            fused = self.model.aggregate(features, torch.from_numpy(present)[None].to(device))  # (1, D)
+            logits = self.model.logits(torch.cat([fused, features[0]]), self._bank)  # (1 + N, K + R)
+            parts = probabilities(logits, classes, self.card.temperature)
+            shares, rejected = (part.double().cpu().numpy() for part in parts)
+        shares /= shares.sum(axis=1, keepdims=True)  # exactly one in double precision too
+        return _Answer(shares[0], shares[1:], rejected[0], present)
+
+    def _prediction(
+        self,
+        answer: _Answer,
+        views: np.ndarray,
+        inputs: np.ndarray,
+        kind: str,
+        pose: Pose | None,
+        scan: Scan | None,
+        warnings: Any,
+        timings_ms: dict[str, float],
+    ) -> Prediction:
+        classes, names = self.card.classes, tuple(self.card.view_names)
+        best = int(answer.classes.argmax())
+        confidence = float(answer.classes[best])
+        for picture in (views, inputs):
+            picture.setflags(write=False)
+        return Prediction(
+            emotion=classes[best],
+            confidence=confidence,
+            certainty=certainty_word(confidence),
+            probabilities=_named(classes, answer.classes),
+            view_probabilities={
+                name: _named(classes, row)
+                for name, row, there in zip(names, answer.views, answer.present, strict=True)
+                if there
+            },
+            rejection=_named(self.card.rejection, answer.rejected),
+            views=views,
+            inputs=inputs,
+            view_names=names,
+            kind=kind,
+            pose=pose,
+            scan=scan,
+            warnings=tuple(warnings),
+            timings_ms=timings_ms,
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class _Answer:
+    """Of all views: class probabilities (K,) and rejection masses (R,); of each view: (N, K), and whether it is there."""
+
+    classes: np.ndarray
+    views: np.ndarray
+    rejected: np.ndarray
+    present: np.ndarray
+
+    def doubted(self, share: float, row: int) -> _Answer:
+        """With `share` of everything given to one rejection row."""
+
+        def flat(shares: np.ndarray) -> np.ndarray:
+            return (1 - share) * shares + share / shares.shape[-1]
+
+        rejected = (1 - share) * self.rejected
+        rejected[row] += share
+        return replace(self, classes=flat(self.classes), views=flat(self.views), rejected=rejected)
+
+
+class _Clock:
+    """Milliseconds of the steps of one call."""
+
+    def __init__(self) -> None:
+        self._start = time.perf_counter()
+        self._steps: dict[str, float] = {}
+
+    @contextmanager
+    def step(self, name: str) -> Iterator[None]:
+        start = time.perf_counter()
+        yield
+        self._steps[name] = 1000 * (time.perf_counter() - start)
+
+    def finish(self) -> dict[str, float]:
+        return {**self._steps, "total": 1000 * (time.perf_counter() - self._start)}
+
+
+def default_checkpoint() -> Path:
+    """The shipped checkpoint's folder: DEFAULT_CHECKPOINT, or else the first by name.
+
+    Raises:
+        CheckpointError: there is none.
+    """
+    from affectvlm.model import CheckpointError
+
+    named = CHECKPOINTS / DEFAULT_CHECKPOINT
+    found = [named] if named.is_dir() else sorted(card.parent for card in CHECKPOINTS.glob("*/card.json"))
+    if not found:
+        raise CheckpointError("no checkpoint in the folder checkpoints; train one (see README) or name its folder")
+    return found[0]
+
+
+def certainty_word(confidence: float) -> str:
+    return "sure" if confidence >= SURE else "leaning" if confidence >= LEANING else "not sure"
+
+
+def _named(names: Sequence[str], values: np.ndarray) -> dict[str, float]:
+    return {name: float(value) for name, value in zip(names, values, strict=True)}
+
+
+def _is_scan_source(x: Any) -> bool:
+    is_upload = isinstance(x, tuple) and len(x) == 2 and isinstance(x[0], bytes) and isinstance(x[1], str)
+    return is_upload or isinstance(x, Scan | str | Path)
+
+
+def _reader_arguments(source: str | Path | tuple[bytes, str]) -> tuple[Any, ...]:
+    return source if isinstance(source, tuple) else (source,)
