@@ -78,6 +78,11 @@ class Skin:
         crease = polyline_distance(self.ax, self.y, np.asarray(curve, float))
         return self.swell(-depth * self.front * crease.groove(width, bulge))
 
+    def fold(self, curve: list | np.ndarray, depth: float) -> np.ndarray:
+        """Skin rolling over a crease along a curve; the roll is on the curve's left."""
+        crease = polyline_distance(self.ax, self.y, np.asarray(curve, float))
+        return self.swell(depth * self.front * crease.fold())
+
     def lip_weight(self, above: float, below: float, middle: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
         """`middle(s)` along the mouth, fading over `above` mm up and `below` mm down."""
         reach = np.where(self.above, above, below)
@@ -162,7 +167,7 @@ def _cheek_and_nose(f: Skin) -> dict[str, Action]:
             [[-3, 38], [0, 39], [3, 38]],
         )
     )
-    fold = f.furrow(NASOLABIAL[:5], 1.9, 3.0)
+    fold = f.fold(NASOLABIAL[:5], 1.9)
     return {
         "AU6": Action(
             f.move(f.skewed(45, 3, 15, 12, 14), -0.6, 5.6, 2.2)
@@ -182,7 +187,7 @@ def _cheek_and_nose(f: Skin) -> dict[str, Action]:
             + f.move(f.skewed(14, 48, 12, 9, 8), -1.4, -3.4, 0.8)
             + f.swell(1.9 * f.bump(17, 12, 6, 8) + 1.2 * f.bump(8, 28, 4, 5))
             + f.move(f.bump(31, 20, 12, 5), -0.8, 1.5, 0.6),
-            bunny + 0.9 * f.furrow([[15, 2], [19, -5], [24, -13], [29, -24], [31, -34]], 2.2, 2.8),
+            bunny + 0.9 * f.fold([[15, 2], [19, -5], [24, -13], [29, -24], [31, -34]], 2.3),
             4.0,
         ),
         "AU10": Action(
@@ -201,7 +206,7 @@ def _smile(f: Skin) -> dict[str, Action]:
     corner_reach = f.lip_weight(15, 13, corner)
     side_reach = f.lip_weight(16, 14, ramp)
     whole = f.lip_weight(10, 11, lambda s: np.exp(-((s / 1.1) ** 4)))
-    dimple = f.furrow([[31, -31], [33, -38], [32, -45]], 2.0, 2.4)
+    dimple = f.fold([[30, -30], [32.5, -38], [31, -46]], 1.8)
     return {
         "AU12": Action(
             f.move(side_reach, 8.0, 0.5, 0)
@@ -212,13 +217,13 @@ def _smile(f: Skin) -> dict[str, Action]:
             + f.swell(4.4 * f.bump(41, -5, 11, 10) - 1.6 * f.bump(42, -44, 10, 12))
             + f.move(f.bump(14, -10, 7, 6), 1.6, 1.2, -0.8)
             + f.move(f.bump(32, 20, 12, 4), 0, 0.8, 0.5),
-            f.furrow(NASOLABIAL, 2.9, 3.2, 1.2) + 0.35 * f.furrow([[36, -30], [39, -40], [38, -50]], 1.5, 2.5),
+            f.fold(NASOLABIAL, 2.7) + 0.35 * f.fold([[36, -28], [40, -40], [39, -52]], 1.5),
             8.0,
         ),
         "AU14": Action(
             f.move(f.lip_weight(8, 8, corner), 3.0, 1.4, -4.0)
             + f.move(f.lip_weight(6, 6, lambda s: ramp(s) * (s < 1.2)), 1.6, 0, -0.6)
-            + f.swell(-2.6 * f.bump(31, -39, 4, 5) + 1.4 * f.bump(37, -38, 5, 9)),
+            + f.swell(-1.6 * f.bump(30, -39, 5, 6) + 1.4 * f.bump(38, -38, 6, 10)),
             dimple,
         ),
     }
@@ -231,8 +236,8 @@ def _corners(f: Skin) -> dict[str, Action]:
             f.move(f.lip_weight(10, 13, corner), 1.2, -8.0, -2.2)
             + f.move(f.lip_weight(9, 9, lambda s: np.exp(-((s / 0.6) ** 2))), 0, 0.6, 0.3)
             + f.swell(1.7 * f.bump(24, -54, 8, 5)),
-            f.furrow(MARIONETTE, 1.8, 2.4)
-            + 0.4 * f.furrow(NASOLABIAL, 1.6, 3.0)
+            f.fold(MARIONETTE, 1.4)
+            + 0.4 * f.fold(NASOLABIAL, 1.6)
             + f.furrow([[-9, -56], [0, -55], [9, -56]], 0.9, 2.5),
             8.0,
         ),
@@ -243,7 +248,7 @@ def _corners(f: Skin) -> dict[str, Action]:
             + thin(f, 0.22)
             + f.move(f.bump(34, -58, 12, 12), 3.0, -2.2, -1.0)
             + f.swell(1.3 * f.bump(40, -40, 6, 13)),
-            f.furrow([[33, -30], [36, -40], [35, -50]], 2.0, 2.6) + 0.5 * f.furrow(NASOLABIAL, 1.6, 3.0),
+            f.fold([[33, -28], [37, -38], [37, -50]], 1.6) + 0.5 * f.fold(NASOLABIAL, 1.6),
             8.0,
         ),
     }
@@ -259,13 +264,13 @@ def _lips(f: Skin) -> dict[str, Action]:
     whole = f.lip_weight(8, 8, lambda s: np.exp(-((s / 1.0) ** 4)))
     chin = f.front * np.exp(-0.5 * ((f.x / 13) ** 2 + ((f.y + 65) / np.where(f.y > -65, 9, 8)) ** 2))
     dimples = (
-        0.5
+        0.25
         * np.sin(f.x * 1.15)
         * np.sin(f.y * 1.05)
         * f.front
         * np.exp(-0.5 * ((f.x / 9) ** 2 + ((f.y + 66) / 6) ** 2))
     )
-    purse = 0.5 * np.cos(f.x * 1.5) * f.lip_weight(9, 8, lambda s: np.exp(-((s / 0.55) ** 2))) * (np.abs(f.lip) > 2)
+    purse = 0.22 * np.cos(f.x * 1.3) * f.lip_weight(9, 8, lambda s: np.exp(-((s / 0.55) ** 2))) * (np.abs(f.lip) > 2)
     part_top = f.lip_weight(8, 1.0, arch) * f.above
     part_bottom = f.lip_weight(1.0, 9, arch) * ~f.above
     return {
@@ -307,9 +312,9 @@ def _lips(f: Skin) -> dict[str, Action]:
         "AU24": Action(
             thin(f, 0.5)
             + f.move((f.upper + f.lower) * arch(f.s), 0, 0, -2.4)
-            + f.swell(1.7 * f.bump(0, -50, 18, 4) + 1.4 * f.bump(8, -27, 11, 3.5) + 1.5 * f.bump(31, -42, 5, 7))
+            + f.swell(1.7 * f.bump(0, -50, 18, 4) + 1.4 * f.bump(8, -27, 11, 3.5) + 1.2 * f.bump(34, -42, 7, 9))
             + f.move(chin, 0, 1.6, 0.8),
-            f.furrow([[-13, -54], [0, -55], [13, -54]], 1.1, 2.5) + f.furrow([[27, -34], [30, -41], [29, -48]], 0.9, 2.2),
+            f.furrow([[-13, -54], [0, -55], [13, -54]], 1.1, 2.5) + f.fold([[27, -33], [30, -41], [29, -49]], 0.8),
         ),
         "AU25": Action(f.move(part_top, 0, 2.2, 0.3) + f.move(part_bottom, 0, -3.4, 0.2), None, 6.0),
         "AU28": Action(

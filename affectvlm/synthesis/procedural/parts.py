@@ -161,7 +161,7 @@ def eye_tilt_and_turn() -> tuple[np.ndarray, np.ndarray]:
 # per row behind the lips: depth behind the margin, height above or below the line, width, how far it is inside (0 to 1)
 _CAVITY = np.array(
     [[1.6, 0.3, 1.0, 0.0], [3.4, 1.6, 1.0, 0.1], [5.0, 6.5, 1.02, 0.4], [6.0, 12.0, 1.04, 0.7], [14.0, 15.5, 1.08, 1.0],
-     [26.0, 16.5, 1.1, 1.0], [42.0, 14.0, 0.9, 1.0], [58.0, 1.0, 0.1, 1.0]]
+     [26.0, 16.5, 1.1, 1.0], [42.0, 14.0, 0.9, 1.0], [58.0, 0.0, 0.0, 1.0]]
 )  # fmt: skip
 
 
@@ -231,7 +231,7 @@ def _tongue() -> np.ndarray:
     back, across = np.meshgrid(np.linspace(0, 1, 11), np.linspace(-1, 1, 13), indexing="ij")
     half = 17.0 * np.sqrt(np.clip(1 - (1 - np.clip(back * 1.6, 0, 1)) ** 2, 0.02, None))
     x = half * np.sin(across * np.pi / 2)
-    y = -47.5 + 5.5 * np.sin(np.clip(back * 1.3, 0, 1) * np.pi * 0.55) - 3.5 * across**2 + 0.9 * np.abs(across) ** 0.5
+    y = -51.0 + 4.5 * np.sin(np.clip(back * 1.3, 0, 1) * np.pi * 0.55) - 5.0 * back - 3.5 * across**2 + 0.9 * np.abs(across) ** 0.5
     z = -31.0 - 40.0 * back
     return np.stack([x, y, z], -1).reshape(-1, 3)
 
@@ -260,7 +260,7 @@ def _ear(points: np.ndarray, shape: Mapping[str, float]) -> np.ndarray:
     out = np.array([0.86, 0.0, 0.42])
     along = np.array([0.42, 0.0, -0.86])
     anchor = points[(np.abs(points[:, 1] - 12) < 8) & (points[:, 0] > 0) & (np.abs(points[:, 2] + 100) < 10), 0]
-    base = np.array([anchor.mean() + 3.0, 10.0, -103.0])
+    base = np.array([anchor.mean() + 5.5, 11.0, -109.0])
     tilt = np.deg2rad(12.0)
     a, b = a * np.cos(tilt) + b * np.sin(tilt), b * np.cos(tilt) - a * np.sin(tilt)
     return base + (a[..., None] * along + b[..., None] * [0, 1, 0] + height[..., None] * out).reshape(-1, 3)

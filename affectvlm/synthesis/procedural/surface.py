@@ -43,9 +43,9 @@ _SECTIONS = np.array(
         [-74, -74.5, -24.5, 61.5, -90, -186, 31, 1.3],
         [-60, -60, -22, 63, -92, -187, 24, 1.15],
         [-40, -40, -21, 65.5, -96, -190, 14, 1.03],
-        [-20, -20, -20, 69.5, -101, -197, 5, 1.0],
-        [0, 0, -22, 72, -106, -205, 0, 1.0],
-        [20, 20, -26, 74.5, -110, -213, 0, 1.0],
+        [-20, -20, -20, 69.5, -101, -197, 7, 1.0],
+        [0, 0, -22, 72, -106, -205, 2.5, 1.0],
+        [20, 20, -26, 74.5, -110, -213, 0.5, 1.0],
         [40, 40, -25.5, 77, -113, -217, 0, 1.0],
         [60, 60, -24.5, 78.5, -117, -217, 0, 1.0],
         [80, 79.5, -30, 77.5, -120, -214, 0, 1.0],
@@ -86,7 +86,7 @@ def dome(q: np.ndarray) -> np.ndarray:
 def mouth_line(x: np.ndarray) -> np.ndarray:
     """Height of the closed mouth, mm, at x from the midline."""
     s = np.clip(np.abs(x) / MOUTH_HALF_WIDTH, 0, 1.4)
-    return -37.8 + 0.5 * np.cos(s * np.pi * 2.2) * np.exp(-((s / 0.7) ** 2)) - 1.1 * s**2
+    return -37.8 + 0.5 * np.cos(s * np.pi * 2.2) * np.exp(-((s / 0.7) ** 2)) - 1.7 * s**2
 
 
 def mouth_frame(chart: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -121,6 +121,7 @@ def _head(chart: np.ndarray, height: np.ndarray, p: Mapping[str, float]) -> tupl
     columns = PchipInterpolator(_SECTIONS[:, 0], _SECTIONS[:, 1:])(v).T
     y0, depth, width, widest, back, climb, point = columns
     y0 = y0 + (height - v) * np.exp(-(((v + 38) / 40) ** 2))
+    t = t * (1 + (75.0 / np.maximum(width, 40.0) - 1) * (1 - smoothstep(np.abs(u), 35, 150)))  # x = u in front
     sine, cosine = np.sin(t), np.cos(t)
     face = smoothstep(cosine, 0.0, 0.3)
     jaw = bell(v, 0 * v, -70, 0, 32, 1)
@@ -143,7 +144,7 @@ def _bones(ax: np.ndarray, y: np.ndarray, p: Mapping[str, float]) -> np.ndarray:
     return (
         (2.6 + 1.5 * p["brow_ridge"]) * ridge
         + 1.0 * bell(ax, y, 0, 47, 9, 7)
-        - (6.5 + 1.0 * p["eye_depth"]) * bell(ax, y, 30, 30, 13.5, 9.5)
+        - (5.2 + 1.0 * p["eye_depth"]) * bell(ax, y, 30, 31, 14, 9.5)
         - 2.5 * bell(ax, y, 17, 31, 5.5, 7)
         + (4.5 + 1.6 * p["cheekbone"]) * bell(ax, y, 56, 8, 15, 13)
         - 2.5 * bell(ax, y, 73, 52, 14, 18)
@@ -162,15 +163,16 @@ def _soft_tissue(ax: np.ndarray, y: np.ndarray, p: Mapping[str, float]) -> np.nd
     fold = polyline_distance(ax, y, NASOLABIAL)
     below = polyline_distance(ax, y, MARIONETTE)
     bag = polyline_distance(ax, y, EYE_BAG)
-    amount = np.clip(0.75 + 0.75 * p["folds"], 0.1, None)
+    amount = np.clip(0.5 + 0.6 * p["folds"], 0.0, None)
     return (
         (1.5 + 2.6 * p["cheek_fat"]) * bell(ax, y, 44, -22, 16, 20)
         + 2.0 * p["cheek_fat"] * bell(ax, y, 20, -82, 22, 9)
         + 1.8 * bell(ax, y, 33, -4, 12, 13)
+        + 2.2 * bell(ax, y, 32, 18.5, 12, 4.5)
         - 0.5 * bell(ax, y, 21, 17, 7, 6)
-        - amount * fold.groove(2.4, 1.0)
+        + amount * fold.fold()
         + 0.7 * amount * bell(ax, y, 31, -13, 7, 10)
-        - 0.7 * max(p["folds"] + 0.3, 0.0) * below.groove(2.2, 1.0)
+        + 0.6 * max(p["folds"] + 0.1, 0.0) * below.fold()
         + 2.2 * p["sag"] * (bell(ax, y, 38, -62, 12, 11) - 0.6 * bell(ax, y, 44, -8, 12, 12))
         + np.clip(0.3 + 0.7 * p["eye_bags"], 0, None) * (bell(ax, y, 31, 21.5, 10, 3) - 0.9 * bag.groove(1.8, 1.0))
     )
@@ -182,7 +184,8 @@ def _lids(ax: np.ndarray, y: np.ndarray, z: np.ndarray, p: Mapping[str, float]) 
     cz = cz - 0.8 * p["eye_depth"]
     q = ((ax - cx) ** 2 + (y - cy) ** 2) / LID_RADIUS**2
     ball = cz + LID_RADIUS * dome(q)
-    melted = np.where(q < 3, smooth_max(z, ball, 1.6), z)
+    near = 1 - smoothstep(q, 1.2, 2.6)
+    melted = z + near * (smooth_max(z, ball, 3.2) - z)
     s = (ax - EYE[0]) / EYE_HALF_WIDTH
     margin = EYE[1] + lid_top(s)
     above = y - margin
@@ -194,7 +197,7 @@ def _lids(ax: np.ndarray, y: np.ndarray, z: np.ndarray, p: Mapping[str, float]) 
 
 def lid_top(s: np.ndarray) -> np.ndarray:
     """Upper lid margin over the eye's middle, continued smoothly past the corners."""
-    return -0.8 + 0.9 * s + 6.1 * np.exp(-(np.abs(s) ** 2.6) * 0.9)
+    return -0.8 + 0.9 * s + 6.5 * np.exp(-(np.abs(s) ** 2.6) * 0.9)
 
 
 def lip_extent(x: np.ndarray, thickness: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
@@ -212,18 +215,18 @@ def _lips(x: np.ndarray, d: np.ndarray, p: Mapping[str, float]) -> np.ndarray:
     upper_size, lower_size = lip_extent(x, p["lip_thickness"])
     r = np.abs(d) / np.where(d > 0, upper_size, lower_size)
     arch = np.exp(-((s / 0.8) ** 4))
-    roll = 2.15 * np.sqrt(np.clip(r, 0, 3)) * np.exp(-((r / 0.78) ** 2))
-    full = np.where(d > 0, 3.6, 4.0) * (1 + 0.14 * p["lip_thickness"])
-    inward = -4.4 * np.exp(-((d / 2.6) ** 2)) * np.exp(-((s / 0.95) ** 6))
+    roll = 2.3 * np.sqrt(np.clip(r, 0, 3)) * np.exp(-((r / 0.78) ** 2))
+    full = np.where(d > 0, 3.9, 4.3) * (1 + 0.14 * p["lip_thickness"])
+    inward = -2.6 * np.exp(-((d / 1.7) ** 2)) * np.exp(-((s / 0.95) ** 6))
     border = 0.55 * np.exp(-0.5 * ((r - 1.06) / 0.1) ** 2) * (d > 0)
-    corner = -1.6 * np.exp(-0.5 * (((np.abs(x) - 26.5) / 3.5) ** 2 + (d / 3.0) ** 2))
+    corner = -1.1 * np.exp(-0.5 * (((np.abs(x) - 26.5) / 3.5) ** 2 + (d / 3.0) ** 2))
     philtrum = _philtrum(x, d - upper_size)
     return arch * (full * roll + border) + inward + corner + philtrum
 
 
 def _philtrum(x: np.ndarray, above: np.ndarray) -> np.ndarray:
     reach = smoothstep(above, -0.5, 1.5) * smoothstep(-above, -12, -7)
-    return reach * (0.8 * np.exp(-0.5 * ((np.abs(x) - 4.8) / 1.7) ** 2) - 0.9 * np.exp(-0.5 * (x / 2.4) ** 2))
+    return reach * (0.45 * np.exp(-0.5 * ((np.abs(x) - 4.8) / 1.7) ** 2) - 0.5 * np.exp(-0.5 * (x / 2.4) ** 2))
 
 
 def _nose(x, ax, y, z, front, p) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -234,15 +237,14 @@ def _nose(x, ax, y, z, front, p) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     ridge_z, ridge_w = PchipInterpolator(_NOSE_PROFILE[::-1, 0], _NOSE_PROFILE[::-1, 1:])(np.clip(yy, -24, 60)).T
     ridge_z = ridge_z + 1.6 * p["nose_bridge"] * bell(0 * y, yy, 0, 27, 1, 10)
     ridge = ridge_z - 34 * (1 - np.exp(-((np.hypot(nx, 2.0) / ridge_w) ** 1.8)) - 0.03)
-    tip = -11.8 + 11.3 * dome((nx / 10.5) ** 2 + ((yy + 2.6) / 9.2) ** 2)
-    wing = -21.5 + 8.6 * dome(((nx - 11.0) / 6.6) ** 2 + ((yy + 7.0) / 7.2) ** 2)
-    nose = smooth_max(smooth_max(ridge, tip, 3.0), wing, 3.2)
+    tip = -11.8 + 11.2 * dome((nx / 11.0) ** 2 + ((yy + 2.8) / 9.6) ** 2)
+    wing = -21.5 + 8.8 * dome(((nx - 10.2) / 7.6) ** 2 + ((yy + 7.2) / 7.8) ** 2)
+    nose = smooth_max(smooth_max(ridge, tip, 3.2), wing, 3.6)
     nose = nose + 1.9 * p["nose_forward"] * smoothstep(yy, 45, 5)
     near = front * smoothstep(-nx, -34, -24) * smoothstep(yy, -30, -22) * smoothstep(-yy, -62, -52)
     z = z + near * (smooth_max(z, nose, 1.7) - z)
-    hole = bell(nx, yy, 6.4, -12.2, 2.6, 2.1) * front
-    x = x + np.sign(x) * (ax - nx) * 0.0 - np.sign(x) * 0.5 * hole
-    return x, y + 3.4 * hole, z - 5.0 * hole
+    hole = bell(nx, yy, 6.8, -12.6, 2.7, 2.2) * front
+    return x - np.sign(x) * 0.5 * hole, y + 3.4 * hole, z - 5.0 * hole
 
 
 def _stretch(points: np.ndarray, p: Mapping[str, float]) -> np.ndarray:
@@ -282,6 +284,12 @@ class Crease:
         return self.fade * (
             np.exp(-0.5 * (q / 0.6) ** 2) - 0.5 * bulge * np.exp(-0.5 * ((np.abs(q) - 1.9) / 0.75) ** 2)
         )
+
+    def fold(self) -> np.ndarray:
+        """Skin that hangs over: a crease about 1 deep, steep on the positive side, which swells into a roll."""
+        d = self.distance
+        crease = np.exp(-0.5 * (d / np.where(d > 0, 1.8, 3.6)) ** 2)
+        return self.fade * (0.7 * np.exp(-0.5 * ((d - 5.0) / 2.8) ** 2) - crease)
 
 
 def polyline_distance(x: np.ndarray, y: np.ndarray, curve: np.ndarray, taper: float = 0.25) -> Crease:
