@@ -31,6 +31,9 @@ REJECTION = ("neutral", "no face")
 LABELS = EKMAN + REJECTION
 """Label numbers: the six emotions, then what must not get one."""
 
+CONTENT = 1
+"""Raise it when a change of the code changes the pixels of generated faces: older caches are then no longer used."""
+
 SHARD = 256
 _LABEL_SHARES = np.array([0.125] * 6 + [0.15, 0.10])
 _LOOSE_PARTS = ("teeth", "gums_tongue", "mouth_socket", "sclera_L", "sclera_R")
@@ -64,7 +67,7 @@ class FaceSet:
     def key(self) -> str:
         """Names the cache folder: settings, without the place the model lies at."""
         settings = {k: v for k, v in asdict(self).items() if k not in ("model_path", "count")}
-        text = json.dumps(settings, sort_keys=True) + _content_version()
+        text = json.dumps(settings | {"content": CONTENT}, sort_keys=True)
         return f"{self.source}-{self.split}-{hashlib.sha256(text.encode()).hexdigest()[:10]}"
 
 
@@ -122,18 +125,6 @@ class RenderedFaces:
         """Index arrays in order, for scoring each face once."""
         for start in range(0, len(self), size):
             yield np.arange(start, min(start + size, len(self)))
-
-
-def _content_version() -> str:
-    """Changes when the code that makes the pixels does."""
-    import affectvlm.augmentation.scans as scans
-    import affectvlm.rendering as rendering
-    import affectvlm.synthesis.expressions as expressions
-
-    digest = hashlib.sha256()
-    for module in (scans, rendering, expressions):
-        digest.update(Path(module.__file__).read_bytes())
-    return digest.hexdigest()
 
 
 _model = None

@@ -155,5 +155,5 @@ def _rotation(yaw: float, pitch: float, roll: float) -> np.ndarray:
 
 def _keep(scan: Scan, keep: np.ndarray) -> Scan:
     """Cut, unless so little would remain that there is no face left."""
-    left = scan.keep_vertices(keep)
-    return left if len(left.faces) >= 200 else scan
+    left = int(keep[scan.faces].all(axis=1).sum())
+    return scan.keep_vertices(keep) if left >= 200 else scan

@@ -1,0 +1,175 @@
+"""Settings: frozen dataclasses, a YAML file over their defaults, and `section.key=value` over both.
+
+Unknown names and values of the wrong type are refused in words; what was resolved can be written back as YAML.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import types
+import typing
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+
+from affectvlm.augmentation.views import MixedViews
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Which faces: `train_faces` and the others are numbers per source; `cache` keeps rendered views."""
+
+    sources: tuple[str, ...] = ("procedural",)
+    ict_path: str = ""
+    train_faces: tuple[int, ...] = (4096,)
+    validation_faces: int = 512
+    test_faces: int = 512
+    cache: str = "cache"
+    workers: int = 0
+
+    def __post_init__(self) -> None:
+        if len(self.sources) != len(self.train_faces):
+            raise ValueError(
+                f"data.train_faces has {len(self.train_faces)} numbers for {len(self.sources)} data.sources; one each is needed"
+            )
+        if "ict" in self.sources and not self.ict_path:
+            raise ValueError("data.sources names ict but data.ict_path is empty; the path of ICT-FaceKit is needed")
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """`arch` is any open_clip architecture or affectvlm-compact; `pretrained` a tag or a local weight file; `start` a checkpoint."""
+
+    arch: str = "affectvlm-compact"
+    pretrained: str = ""
+    start: str = ""
+
+
+@dataclass(frozen=True)
+class OptimConfig:
+    """AdamW with linear warm-up and cosine decay; `prompts_per_step` texts of each class are encoded at a step."""
+
+    steps: int = 1500
+    batch: int = 64
+    lr: float = 1.5e-3
+    weight_decay: float = 0.05
+    warmup: int = 150
+    ema: float = 0.998
+    clip: float = 1.0
+    precision: str = "bf16"
+    prompts_per_step: int = 4
+    threads: int = 0
+
+    def __post_init__(self) -> None:
+        if self.precision not in ("bf16", "fp32"):
+            raise ValueError(f"optim.precision is {self.precision!r}; bf16 or fp32 is needed")
+        if self.warmup >= self.steps:
+            raise ValueError(f"optim.warmup ({self.warmup}) must be less than optim.steps ({self.steps})")
+
+
+@dataclass(frozen=True)
+class LossConfig:
+    """Weights of the terms; 0 switches one off. `margin_lr` is the learning rate of the learnable margin."""
+
+    contrastive: float = 0.25
+    triplet: float = 0.25
+    alignment: float = 1.0
+    margin_lr: float = 1e-3
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """Where the run is kept, and how often it says something (`every`) and is scored on validation (`validate`), in steps."""
+
+    name: str = "compact"
+    folder: str = "runs"
+    seed: int = 0
+    every: int = 20
+    validate: int = 250
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Everything `train.py` can be told."""
+
+    data: DataConfig = field(default_factory=DataConfig)
+    views: MixedViews = field(default_factory=MixedViews)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
+    run: RunConfig = field(default_factory=RunConfig)
+
+
+def load(cls: type[T], file: str | Path | None = None, overrides: Sequence[str] = ()) -> T:
+    """Defaults of `cls`, then the YAML file, then overrides such as `optim.lr=0.001`.
+
+    Raises:
+        ValueError: unknown section or key (with the nearest known one), wrong type, or a value its dataclass refuses.
+    """
+    tree: dict[str, Any] = {}
+    if file is not None:
+        tree = yaml.safe_load(Path(file).read_text("utf-8")) or {}
+        if not isinstance(tree, dict):
+            raise ValueError(f"{Path(file).name} holds {type(tree).__name__}; sections with settings are needed")
+    for override in overrides:
+        path, equals, text = override.partition("=")
+        if not equals:
+            raise ValueError(f"{override!r} is not section.key=value")
+        *sections, key = path.split(".")
+        node = tree
+        for section in sections:
+            node = node.setdefault(section, {})
+        node[key] = yaml.safe_load(text)
+    return _make(cls, tree, "")
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """Plain lists, numbers and strings, as YAML and JSON take them."""
+    return {
+        key: list(value) if isinstance(value, tuple) else to_dict(value) if dataclasses.is_dataclass(value) else value
+        for key, value in ((f.name, getattr(config, f.name)) for f in dataclasses.fields(config))
+    }
+
+
+def _make(cls: type[T], tree: Any, prefix: str) -> T:
+    if not isinstance(tree, dict):
+        raise ValueError(f"{prefix.rstrip('.') or 'settings'} is {tree!r}; keys with values are needed")
+    hints = typing.get_type_hints(cls)
+    values = {}
+    for key, value in tree.items():
+        if key not in hints:
+            near = difflib.get_close_matches(str(key), hints, n=1)
+            raise ValueError(f"unknown setting {prefix}{key}" + (f"; did you mean {prefix}{near[0]}?" if near else ""))
+        values[key] = _convert(value, hints[key], prefix + key)
+    return cls(**values)
+
+
+def _convert(value: Any, wanted: Any, name: str) -> Any:
+    if dataclasses.is_dataclass(wanted):
+        return _make(wanted, value, name + ".")
+    origin = typing.get_origin(wanted)
+    if origin is tuple:
+        items = list(value) if isinstance(value, (list, tuple)) else [value]
+        kinds = typing.get_args(wanted)
+        kinds = [kinds[0]] * len(items) if len(kinds) == 2 and kinds[1] is Ellipsis else list(kinds)
+        if len(items) != len(kinds):
+            raise ValueError(f"{name} has {len(items)} values; {len(kinds)} are needed")
+        return tuple(_convert(item, kind, name) for item, kind in zip(items, kinds, strict=True))
+    if origin in (types.UnionType, typing.Union):
+        raise TypeError(f"{name}: unions are not supported in settings")
+    if wanted is float and isinstance(value, (int, float, str)) and not isinstance(value, bool):
+        try:
+            return float(value)  # YAML reads 1e-3 as text
+        except ValueError:
+            pass
+    if wanted is str and isinstance(value, (int, float)) and not isinstance(value, bool):
+        return str(value)
+    if type(value) is not wanted:
+        raise ValueError(f"{name} is {value!r}; {wanted.__name__} is needed")
+    return value

@@ -1,0 +1,108 @@
+"""Damage keeps a usable scan; mixed views keep roles, light and directions right."""
+
+import numpy as np
+import pytest
+
+from affectvlm.augmentation import scans
+from affectvlm.augmentation.views import NORMALS, SHADED, TEXTURED, MixedViews, augment, plain, store
+from affectvlm.rendering import picture, render_buffers
+from tests.test_rendering import sphere
+
+STILL = MixedViews(size=96, rotation=0, zoom=0, shift=0, flip=0, blur=0, noise=0, occlusion=0)
+
+
+@pytest.fixture(scope="module")
+def head():
+    """A sphere with a nose, so that left differs from right in the side views."""
+    ball = sphere(70, (0, -8, -75), 60, 120)
+    vertices = ball.vertices.copy()
+    near = np.exp(-((vertices[:, :2] - [12, 0]) ** 2).sum(axis=1) / 200) * (vertices[:, 2] > -75)
+    vertices[:, 2] += 15 * near
+    colors = np.full((len(vertices), 3), (200, 120, 90), np.uint8)
+    return type(ball)(vertices, ball.faces, colors=colors)
+
+
+@pytest.fixture(scope="module")
+def stored(head):
+    return store(render_buffers(head, size=112, half_width=80 * 112 / 96))[None]
+
+
+@pytest.mark.parametrize(("kind", "name"), [(NORMALS, "normals"), (SHADED, "shaded"), (TEXTURED, "textured")])
+def test_plain_views_are_what_the_renderer_draws(head, stored, kind, name):
+    drawn = picture(render_buffers(head, size=96, half_width=80), name)
+    ours = plain(stored, kind, 96)[0].transpose(0, 2, 3, 1)
+    assert np.abs(ours.astype(int) - drawn).mean() < 1.5
+
+
+def test_without_any_change_the_normals_are_the_plain_ones(stored):
+    out = augment(stored, np.zeros(1, bool), STILL, np.random.default_rng(0), kind=NORMALS)
+    assert np.abs(out.astype(int) - plain(stored, NORMALS, 96)).mean() < 1.5
+
+
+def test_a_flip_mirrors_the_picture_the_directions_and_the_roles(stored):
+    flipped = augment(stored, np.zeros(1, bool), MixedViews(**{**vars(STILL), "flip": 1.0}), np.random.default_rng(0), NORMALS)
+    original = plain(stored, NORMALS, 96)
+    mirrored = original[:, [0, 2, 1], :, :, ::-1].astype(int).copy()
+    face = mirrored.max(axis=2, keepdims=True) > 0
+    mirrored[:, :, 0] = np.where(face[:, :, 0], 255 - mirrored[:, :, 0], 0)
+    inside = (mirrored > 20).all(axis=2, keepdims=True) & np.ones_like(mirrored, bool)
+    assert np.abs(flipped.astype(int) - mirrored)[inside].mean() < 2.5
+
+
+def test_an_in_plane_turn_turns_the_directions_too(stored):
+    settings = MixedViews(**{**vars(STILL), "rotation": 20.0})
+    out = augment(stored, np.zeros(1, bool), settings, np.random.default_rng(3), kind=NORMALS)[0, 0].astype(float)
+    # On a sphere the direction map looks the same however the camera is rolled, away from the nose.
+    still = plain(stored, NORMALS, 96)[0, 0].astype(float)
+    rows, columns = np.mgrid[:96, :96] - 47.5
+    ring = (np.hypot(rows, columns) > 24) & (np.hypot(rows, columns) < 34) & (columns < -10)
+    assert np.abs(out - still)[:, ring].mean() < 8
+
+
+def test_each_view_draws_its_own_change_unless_told_otherwise(stored):
+    twins = np.repeat(stored[:, :1], 3, axis=1)
+    moving = {**vars(STILL), "shift": 0.1}
+    mixed = augment(twins, np.zeros(1, bool), MixedViews(**moving), np.random.default_rng(1), NORMALS)[0]
+    same = augment(twins, np.zeros(1, bool), MixedViews(**{**moving, "mixed": False}), np.random.default_rng(1), NORMALS)[0]
+    assert not np.array_equal(mixed[0], mixed[1])
+    np.testing.assert_array_equal(same[0], same[1])
+
+
+def test_photo_like_samples_are_never_shown_as_normals(stored):
+    out = augment(np.repeat(stored, 6, 0), np.ones(6, bool), STILL, np.random.default_rng(0), kind=NORMALS)
+    corners = out[:, :, :, 0, 0].astype(int)
+    assert (corners != 0).any(), "a photo has a background"
+
+
+def test_augmentation_depends_on_its_generator_alone(stored):
+    a, b = (augment(stored, np.zeros(1, bool), MixedViews(size=96), np.random.default_rng(7)) for _ in range(2))
+    np.testing.assert_array_equal(a, b)
+
+
+def test_damaged_scans_stay_usable_and_differ(head):
+    rng = np.random.default_rng(0)
+    results = [scans.damage(head, rng) for _ in range(25)]
+    assert all(len(scan.faces) >= 100 and np.isfinite(scan.vertices).all() for scan in results)
+    assert len({len(scan.faces) for scan in results}) > 10
+
+
+def test_a_range_scan_sees_only_the_near_side(head):
+    seen = scans.range_scan(head, 0, 0, spacing=1.5)
+    assert seen.vertices[:, 2].min() > -80
+    assert head.vertices[:, 2].min() < -140
+    distance = np.linalg.norm(seen.vertices - [0, -8, -75], axis=1)
+    assert np.median(distance) == pytest.approx(70, abs=1)
+
+
+def test_smoothing_flattens_noise(head):
+    rng = np.random.default_rng(0)
+    noisy = scans.add_noise(head, 1.0, rng)
+    smooth = scans.smooth(noisy, 8)
+    radius = lambda scan: np.linalg.norm(scan.vertices[:2000] - [0, -8, -75], axis=1).std()  # noqa: E731
+    assert radius(smooth) < 0.7 * radius(noisy)
+
+
+def test_decimation_keeps_colours_and_the_triangle_budget(head):
+    small = scans.decimate(head, 3000, np.random.default_rng(1))
+    assert len(small.faces) <= 3300
+    assert len(small.colors) == len(small.vertices)
