@@ -75,7 +75,7 @@ class PromptSet:
         _check_rows(self)
         _check_templates(self)
         _check_subjects(self)
-        if not isinstance(self.bank_size, int) or not 1 <= self.bank_size <= 1000:
+        if type(self.bank_size) is not int or not 1 <= self.bank_size <= 1000:
             raise ValueError(f"bank_size is {self.bank_size!r}; a whole number from 1 to 1000 is needed")
         for row in self.rows:
             if not self.prompts(row):
