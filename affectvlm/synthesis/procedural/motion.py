@@ -14,7 +14,13 @@ import numpy as np
 from affectvlm.scan import vertex_normals
 from affectvlm.synthesis.procedural.muscles import Skin, build_actions
 from affectvlm.synthesis.procedural.parts import Layout, arch_depth, cavity_depth, lid_rim
-from affectvlm.synthesis.procedural.surface import EYE_RADIUS, LID_RADIUS, mouth_frame, smoothstep
+from affectvlm.synthesis.procedural.surface import (
+    EYE_RADIUS,
+    LID_RADIUS,
+    head_without_features,
+    mouth_frame,
+    smoothstep,
+)
 from affectvlm.synthesis.procedural.topology import (
     EYE,
     EYE_HALF_WIDTH,
@@ -28,7 +34,7 @@ HINGE = np.array([0.0, 6.0, -98.0])
 
 # part of the gap between the lids that a unit closes at full intensity, from above and from below
 _CLOSURE = {
-    "AU43": (0.88, 0.12), "AU7": (0.12, 0.30), "AU6": (0.07, 0.20), "AU5": (-0.32, -0.03), "AU9": (0.10, 0.16),
+    "AU43": (0.88, 0.12), "AU7": (0.16, 0.36), "AU6": (0.07, 0.20), "AU5": (-0.32, -0.03), "AU9": (0.10, 0.16),
     "AU4": (0.10, 0.0), "AU12": (0.02, 0.07), "AU10": (0.0, 0.06), "AU2": (-0.05, 0.0), "AU20": (0.0, 0.02),
     "AU27": (-0.03, 0.0),
 }  # fmt: skip
@@ -54,7 +60,7 @@ class Motion:
         self.skin, self.layout = skin, layout
         points = rest[layout["skin"]]
         lip, _ = mouth_frame(skin.chart)
-        normal = vertex_normals(points, skin.faces).astype(np.float64)
+        normal = vertex_normals(head_without_features(skin.chart), skin.faces).astype(np.float64)
         self.frame = Skin(skin.chart, points, normal, lip)
         self._build_fields()
         self._build_lids()

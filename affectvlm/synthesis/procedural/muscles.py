@@ -14,7 +14,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from affectvlm.synthesis.procedural.surface import (
-    MARIONETTE,
     NASOLABIAL,
     bell,
     lip_extent,
@@ -32,7 +31,7 @@ class Skin:
         lip: (S,) signed distance above (+) or below (-) the mouth line, mm.
         upper, lower: (S,) 1 on the red of that lip, fading over 3 mm beyond it.
         s: (S,) 0 in the middle of the mouth, 1 at its corners.
-        normal: (S, 3) unit normals.
+        normal: (S, 3) unit normals of the head's broad form, without its features.
         front: (S,) 1 on the face, 0 from the ears back.
     """
 
@@ -80,7 +79,7 @@ class Skin:
 
     def fold(self, curve: list | np.ndarray, depth: float) -> np.ndarray:
         """Skin rolling over a crease along a curve; the roll is on the curve's left."""
-        crease = polyline_distance(self.ax, self.y, np.asarray(curve, float))
+        crease = polyline_distance(self.ax, self.y, np.asarray(curve, float), taper=0.4)
         return self.swell(depth * self.front * crease.fold())
 
     def lip_weight(self, above: float, below: float, middle: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
@@ -156,7 +155,7 @@ def _brow(f: Skin) -> dict[str, Action]:
 
 def _cheek_and_nose(f: Skin) -> dict[str, Action]:
     feet = [[[47, 30], [53, 34], [60, 39]], [[48, 28], [55, 29], [63, 30]], [[47, 26], [54, 23], [61, 20]]]
-    crows = sum(f.furrow(line, 0.9, 1.8) for line in feet)
+    crows = sum(f.furrow(line, 0.65, 1.9) for line in feet)
     pouch = f.furrow([[19, 22], [26, 18], [34, 17], [43, 20]], 1.0, 2.0)
     bunny = sum(
         f.furrow(line, 0.9, 1.5)
@@ -191,7 +190,7 @@ def _cheek_and_nose(f: Skin) -> dict[str, Action]:
             4.0,
         ),
         "AU10": Action(
-            f.move(f.lip_weight(12, 1.5, lambda s: np.exp(-(((s - 0.42) / 0.42) ** 4))) * f.above, 0.4, 6.0, 0.9)
+            f.move(f.lip_weight(12, 1.5, lambda s: np.exp(-(((s - 0.3) / 0.6) ** 4))) * f.above, 0.4, 6.0, 0.9)
             + f.move(f.skewed(25, -17, 8, 11, 9), 0.6, 5.2, 1.6)
             + f.move(f.skewed(15, -8, 6, 6, 5), 0.8, 2.4, 0)
             + f.move(f.lip_weight(8, 8, corner), 0, 1.6, 0)
@@ -206,7 +205,7 @@ def _smile(f: Skin) -> dict[str, Action]:
     corner_reach = f.lip_weight(15, 13, corner)
     side_reach = f.lip_weight(16, 14, ramp)
     whole = f.lip_weight(10, 11, lambda s: np.exp(-((s / 1.1) ** 4)))
-    dimple = f.fold([[30, -30], [32.5, -38], [31, -46]], 1.8)
+    dimple = f.fold([[28, -26], [32, -33], [33, -40], [31.5, -47], [28, -54]], 1.8)
     return {
         "AU12": Action(
             f.move(side_reach, 8.0, 0.5, 0)
@@ -236,8 +235,7 @@ def _corners(f: Skin) -> dict[str, Action]:
             f.move(f.lip_weight(10, 13, corner), 1.2, -8.0, -2.2)
             + f.move(f.lip_weight(9, 9, lambda s: np.exp(-((s / 0.6) ** 2))), 0, 0.6, 0.3)
             + f.swell(1.7 * f.bump(24, -54, 8, 5)),
-            f.fold(MARIONETTE, 1.4)
-            + 0.4 * f.fold(NASOLABIAL, 1.6)
+            f.fold([[26, -34], [30, -42], [32.5, -51], [32.5, -60], [30, -68]], 1.3)
             + f.furrow([[-9, -56], [0, -55], [9, -56]], 0.9, 2.5),
             8.0,
         ),
@@ -248,7 +246,7 @@ def _corners(f: Skin) -> dict[str, Action]:
             + thin(f, 0.22)
             + f.move(f.bump(34, -58, 12, 12), 3.0, -2.2, -1.0)
             + f.swell(1.3 * f.bump(40, -40, 6, 13)),
-            f.fold([[33, -28], [37, -38], [37, -50]], 1.6) + 0.5 * f.fold(NASOLABIAL, 1.6),
+            f.fold([[29, -24], [35, -32], [38, -41], [37.5, -50], [34, -58]], 1.6) + 0.5 * f.fold(NASOLABIAL, 1.6),
             8.0,
         ),
     }
@@ -314,12 +312,14 @@ def _lips(f: Skin) -> dict[str, Action]:
             + f.move((f.upper + f.lower) * arch(f.s), 0, 0, -2.4)
             + f.swell(1.7 * f.bump(0, -50, 18, 4) + 1.4 * f.bump(8, -27, 11, 3.5) + 1.2 * f.bump(34, -42, 7, 9))
             + f.move(chin, 0, 1.6, 0.8),
-            f.furrow([[-13, -54], [0, -55], [13, -54]], 1.1, 2.5) + f.fold([[27, -33], [30, -41], [29, -49]], 0.8),
+            f.furrow([[-13, -54], [0, -55], [13, -54]], 1.1, 2.5),
         ),
         "AU25": Action(f.move(part_top, 0, 2.2, 0.3) + f.move(part_bottom, 0, -3.4, 0.2), None, 6.0),
+        "AU26": Action(f.move(side_reach_in(f), -3.0, 0, 0.5), None, 8.0),
+        "AU27": Action(f.move(side_reach_in(f), -5.5, 0, 0.5) - f.swell(1.5 * f.bump(42, -30, 12, 14)), None, 8.0),
         "AU28": Action(
             thin(f, 0.8)
-            + f.move((f.upper + f.lower) * np.sqrt(arch(f.s)), 0, 0, -5.0)
+            + f.move((f.upper + f.lower) * np.sqrt(arch(f.s)), 0, 0, -3.0)
             + f.move(top(7), 0, -1.6, -1.6) + f.move(bottom(8), 0, 2.0, -1.8),
             None, 6.0,
         ),

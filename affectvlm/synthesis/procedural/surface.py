@@ -42,8 +42,8 @@ _SECTIONS = np.array(
         [-80, -79.5, -28, 60.5, -90, -185, 33, 1.38],
         [-74, -74.5, -24.5, 61.5, -90, -186, 31, 1.3],
         [-60, -60, -22, 63, -92, -187, 24, 1.15],
-        [-40, -40, -21, 65.5, -96, -190, 14, 1.03],
-        [-20, -20, -20, 69.5, -101, -197, 7, 1.0],
+        [-40, -40, -21, 66, -96, -190, 14, 1.03],
+        [-20, -20, -20, 69.2, -101, -197, 7, 1.0],
         [0, 0, -22, 72, -106, -205, 2.5, 1.0],
         [20, 20, -26, 74.5, -110, -213, 0.5, 1.0],
         [40, 40, -25.5, 77, -113, -217, 0, 1.0],
@@ -134,6 +134,12 @@ def _head(chart: np.ndarray, height: np.ndarray, p: Mapping[str, float]) -> tupl
     return width * sine, y, z, face
 
 
+def head_without_features(chart: np.ndarray) -> np.ndarray:
+    """(S, 3): the mean head's broad form, whose smooth normals say which way skin swells."""
+    x, y, z, _ = _head(chart, mouth_frame(chart)[1], dict.fromkeys(SHAPE_NAMES, 0.0))
+    return np.stack([x, y, z], 1)
+
+
 def _bones(ax: np.ndarray, y: np.ndarray, p: Mapping[str, float]) -> np.ndarray:
     ridge_y = 46.5 + 1.2 * p["brow_height"]
     ridge = (
@@ -197,7 +203,7 @@ def _lids(ax: np.ndarray, y: np.ndarray, z: np.ndarray, p: Mapping[str, float]) 
 
 def lid_top(s: np.ndarray) -> np.ndarray:
     """Upper lid margin over the eye's middle, continued smoothly past the corners."""
-    return -0.8 + 0.9 * s + 6.5 * np.exp(-(np.abs(s) ** 2.6) * 0.9)
+    return -0.8 + 0.9 * s + 6.1 * np.exp(-(np.abs(s) ** 2.6) * 0.9)
 
 
 def lip_extent(x: np.ndarray, thickness: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
@@ -215,7 +221,7 @@ def _lips(x: np.ndarray, d: np.ndarray, p: Mapping[str, float]) -> np.ndarray:
     upper_size, lower_size = lip_extent(x, p["lip_thickness"])
     r = np.abs(d) / np.where(d > 0, upper_size, lower_size)
     arch = np.exp(-((s / 0.8) ** 4))
-    roll = 2.3 * np.sqrt(np.clip(r, 0, 3)) * np.exp(-((r / 0.78) ** 2))
+    roll = 2.5 * np.clip(r, 0, 3) ** 0.62 * np.exp(-((r / 0.82) ** 2))
     full = np.where(d > 0, 3.9, 4.3) * (1 + 0.14 * p["lip_thickness"])
     inward = -2.6 * np.exp(-((d / 1.7) ** 2)) * np.exp(-((s / 0.95) ** 6))
     border = 0.55 * np.exp(-0.5 * ((r - 1.06) / 0.1) ** 2) * (d > 0)
@@ -242,7 +248,7 @@ def _nose(x, ax, y, z, front, p) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     nose = smooth_max(smooth_max(ridge, tip, 3.2), wing, 3.6)
     nose = nose + 1.9 * p["nose_forward"] * smoothstep(yy, 45, 5)
     near = front * smoothstep(-nx, -34, -24) * smoothstep(yy, -30, -22) * smoothstep(-yy, -62, -52)
-    z = z + near * (smooth_max(z, nose, 1.7) - z)
+    z = z + near * (smooth_max(z, nose, 3.0) - z)
     hole = bell(nx, yy, 6.8, -12.6, 2.7, 2.2) * front
     return x - np.sign(x) * 0.5 * hole, y + 3.4 * hole, z - 5.0 * hole
 

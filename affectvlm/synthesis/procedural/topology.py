@@ -54,8 +54,8 @@ class SkinMesh:
 def lid_outline(s: np.ndarray, upper: np.ndarray) -> np.ndarray:
     """Height of the lid margin over the eye's middle, mm, at s = -1 (inner corner) to 1 (outer corner)."""
     canthus = -1.7 + 0.9 * (s + 1)
-    top = 6.5 * np.clip(1 - np.abs(s + 0.12 * (1 - s**2)) ** 2.2, 0, None) ** 0.9
-    bottom = 3.7 * np.clip(1 - (s - 0.12 * (1 - s**2)) ** 2, 0, None) ** 0.85
+    top = 6.1 * np.clip(1 - np.abs(s + 0.12 * (1 - s**2)) ** 2.2, 0, None) ** 0.9
+    bottom = 3.4 * np.clip(1 - (s - 0.12 * (1 - s**2)) ** 2, 0, None) ** 0.85
     return canthus + np.where(upper, top, -bottom)
 
 
