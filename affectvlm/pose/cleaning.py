@@ -1,0 +1,239 @@
+"""Cleaning a scan: what readers and scanners leave behind, put right and said in plain words.
+
+`tidy` works on any scan, before its pose is known; `clean_face` on a scan in the canonical frame, where sizes in
+millimetres mean something.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+from scipy import sparse
+from scipy.sparse.csgraph import connected_components
+from scipy.spatial import cKDTree
+
+from affectvlm.scan import Scan, ScanError
+
+MIN_POINTS = 100
+SMALL_COMPONENT = 0.002  # of the surface points; smaller crumbs are dropped before the pose is known
+CRUMB_MM = 12.0  # a loose piece of the face region smaller than this is dropped, unless it touches the face
+NEAR_MM = 18.0  # eyes and teeth lie within this of the face's main piece
+SPIKE_EDGE = 4.0  # a spike's edges are this much longer than the usual edge ...
+SPIKE_MM = 4.0  # ... and longer than this
+HOLE_PERIMETER_MM = 40.0  # larger openings are eyes, mouths, or real gaps
+OUTLIER_SPACING = 6.0  # a cloud's point is lost when its neighbours are this much farther than usual
+HEAD_CENTER = np.array([0.0, 0.0, -90.0])  # inside every head, mm
+
+
+def tidy(scan: Scan) -> Scan:
+    """Drops vertices no face uses, degenerate faces, repeated points of a cloud, lost points and crumbs of a mesh.
+
+    Raises:
+        ScanError: fewer than 100 points remain, or they have no extent in two directions.
+    """
+    scan = _tidy_cloud(scan) if scan.is_point_cloud else _tidy_mesh(scan)
+    label = scan.source or "scan"
+    if len(scan.vertices) < MIN_POINTS:
+        raise ScanError(f"{label}: {len(scan.vertices)} usable points; a face needs at least {MIN_POINTS}")
+    extent = np.sqrt(np.maximum(np.linalg.eigvalsh(np.cov(scan.vertices.astype(np.float64).T)), 0))
+    if not extent[1] > 1e-6 * extent[2] > 0:
+        raise ScanError(f"{label}: all points lie on one line or in one spot; a surface is needed")
+    if extent[0] < 1e-3 * extent[2]:
+        raise ScanError(f"{label}: all points lie in one plane; a face has depth")
+    return scan
+
+
+def _tidy_cloud(scan: Scan) -> Scan:
+    vertices = scan.vertices
+    _, first = np.unique(vertices, axis=0, return_index=True)
+    keep = np.zeros(len(vertices), bool)
+    keep[first] = True
+    messages = []
+    if len(first) < len(vertices):
+        messages.append(f"{len(vertices) - len(first)} repeated points were dropped")
+    if len(first) > 20:
+        neighbour = cKDTree(vertices[first]).query(vertices[first], k=7)[0][:, 1:].mean(axis=1)
+        lost = neighbour > OUTLIER_SPACING * np.median(neighbour)
+        if 0 < lost.sum() < 0.1 * len(first):
+            keep[first[lost]] = False
+            messages.append(f"{int(lost.sum())} points far from all others were dropped")
+    return scan.keep_vertices(keep).with_warnings(*messages) if messages else scan
+
+
+def _tidy_mesh(scan: Scan) -> Scan:
+    corners = scan.vertices[scan.faces].astype(np.float64)
+    area = np.linalg.norm(np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]), axis=1)
+    faces = scan.faces[area > 0]
+    if len(faces) == 0:
+        return replace(scan, faces=np.zeros((0, 3), np.int32)).with_warnings(
+            "no face has an area: used as a point cloud"
+        )
+    messages = []
+    piece = components(scan.vertices, faces)
+    face_piece = piece[faces[:, 0]]
+    share = np.bincount(face_piece, weights=area[area > 0]) / area.sum()
+    small = share < SMALL_COMPONENT
+    # Many small pieces together can be the surface itself (a triangle soup): then none is a crumb.
+    if share[small].sum() > 0.2:
+        small[:] = False
+    if small[face_piece].any():
+        faces = faces[~small[face_piece]]
+        messages.append(f"{int(np.isin(np.unique(face_piece), np.flatnonzero(small)).sum())} loose crumbs were dropped")
+    used = np.zeros(len(scan.vertices), bool)
+    used[faces] = True
+    if len(faces) == len(scan.faces) and used.all():
+        return scan
+    return replace(scan, faces=faces).keep_vertices(used).with_warnings(*messages)
+
+
+def components(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
+    """(V,) the number of the connected piece of each vertex; vertices at one place (texture seams) count as one."""
+    place = _places(vertices)
+    a, b, c = place[faces].T
+    count = int(place.max()) + 1
+    ones = np.ones(2 * len(faces), bool)
+    graph = sparse.coo_matrix((ones, (np.concatenate([a, b]), np.concatenate([b, c]))), (count, count))
+    return connected_components(graph, directed=False)[1][place]
+
+
+def _places(vertices: np.ndarray) -> np.ndarray:
+    """(V,) int64 the number of the place each vertex is at, the same for vertices with equal coordinates."""
+    order = np.lexsort(vertices.T)
+    first = np.ones(len(vertices), bool)
+    first[1:] = (np.diff(vertices[order], axis=0) != 0).any(axis=1)
+    place = np.empty(len(vertices), np.int64)
+    place[order] = np.cumsum(first) - 1
+    return place
+
+
+def clean_face(scan: Scan) -> Scan:
+    """A mesh in the canonical frame without spikes, crumbs, pin holes and with its faces turned outwards."""
+    for step in (_flatten_spikes, _drop_crumbs, _turn_outwards, _fill_pin_holes):
+        scan = step(scan)
+    return scan
+
+
+def _flatten_spikes(scan: Scan) -> Scan:
+    """Vertices that stick out on long edges are put back between their neighbours."""
+    edges = _edges(scan.faces)
+    vertices = scan.vertices.astype(np.float64)
+    length = np.linalg.norm(vertices[edges[:, 0]] - vertices[edges[:, 1]], axis=1)
+    limit = max(SPIKE_EDGE * float(np.median(length)), SPIKE_MM)
+    count = len(vertices)
+    shortest = np.full(count, np.inf)
+    np.minimum.at(shortest, edges.ravel(), np.repeat(length, 2))
+    both = np.concatenate([edges, edges[:, ::-1]])
+    adjacency = sparse.csr_matrix((np.ones(len(both)), (both[:, 0], both[:, 1])), (count, count))
+    degree = np.maximum(np.asarray(adjacency.sum(axis=1)).ravel(), 1)
+    away = np.linalg.norm(vertices - (adjacency @ vertices) / degree[:, None], axis=1)
+    spikes = np.isfinite(shortest) & (shortest > limit) & (away > 0.8 * shortest)
+    if not spikes.any() or spikes.mean() > 0.05:
+        return scan
+    calm = sparse.diags((~spikes).astype(float))
+    sums = adjacency[spikes] @ calm
+    weight = np.asarray(sums.sum(axis=1)).ravel()
+    back = (sums @ vertices) / np.maximum(weight, 1)[:, None]
+    vertices[np.flatnonzero(spikes)[weight > 0]] = back[weight > 0]
+    return replace(scan, vertices=vertices).with_warnings(f"{int(spikes.sum())} spikes were flattened")
+
+
+def _edges(faces: np.ndarray) -> np.ndarray:
+    """(E, 2) undirected edges, each once."""
+    edges = np.sort(np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]]).astype(np.int64), axis=1)
+    key = np.unique(edges[:, 0] << 32 | edges[:, 1])
+    return np.column_stack([key >> 32, key & 0xFFFFFFFF])
+
+
+def _drop_crumbs(scan: Scan) -> Scan:
+    """Loose pieces far from the main one go; eyes, teeth and lashes, which lie close to it, stay."""
+    piece = components(scan.vertices, scan.faces)
+    size = np.bincount(piece)
+    if len(size) == 1:
+        return scan
+    main = scan.vertices[piece == size.argmax()]
+    distance, _ = cKDTree(main).query(scan.vertices, distance_upper_bound=NEAR_MM)
+    nearest = np.full(len(size), np.inf)
+    np.minimum.at(nearest, piece, distance)
+    low, high = np.full((len(size), 3), np.inf), np.full((len(size), 3), -np.inf)
+    np.minimum.at(low, piece, scan.vertices)
+    np.maximum.at(high, piece, scan.vertices)
+    tiny = np.linalg.norm(high - low, axis=1) < CRUMB_MM
+    drop = ~np.isfinite(nearest) | (tiny & (nearest > 2.0))
+    drop[size.argmax()] = False
+    if not drop[piece].any():
+        return scan
+    return scan.keep_vertices(~drop[piece]).with_warnings(
+        f"{int(drop.sum())} loose pieces around the face were dropped"
+    )
+
+
+def _turn_outwards(scan: Scan) -> Scan:
+    """Each piece's faces wound so that it looks away from the middle of the head (the flux of a closed piece is its
+    volume wherever the middle lies, so eyeballs come out right too)."""
+    corners = scan.vertices[scan.faces].astype(np.float64) - HEAD_CENTER
+    flux = np.einsum("fi,fi->f", np.cross(corners[:, 0], corners[:, 1]), corners[:, 2])
+    piece = components(scan.vertices, scan.faces)[scan.faces[:, 0]]
+    inward = np.bincount(piece, weights=flux)[piece] < 0
+    if not inward.any():
+        return scan
+    faces = scan.faces.copy()
+    faces[inward] = faces[inward][:, [0, 2, 1]]
+    return replace(scan, faces=faces)
+
+
+def _fill_pin_holes(scan: Scan) -> Scan:
+    """Openings with a rim shorter than 40 mm are closed by a fan of triangles about a new point in their middle."""
+    rims = [rim for rim in _rims(scan) if 3 <= len(rim) <= 60]
+    vertices = scan.vertices.astype(np.float64)
+    short = [rim for rim in rims if _perimeter(vertices[rim]) < HOLE_PERIMETER_MM and _one_patch(scan, rim)]
+    if not short:
+        return scan
+    count = len(vertices)
+    fans = [
+        np.column_stack([np.roll(rim, -1), rim, np.full(len(rim), count + number)]) for number, rim in enumerate(short)
+    ]
+    extend = lambda values: np.concatenate([values, np.stack([values[rim].mean(axis=0) for rim in short])])  # noqa: E731
+    filled = replace(
+        scan,
+        vertices=extend(vertices),
+        faces=np.concatenate([scan.faces, *fans]),
+        uv=None if scan.uv is None else extend(scan.uv),
+        colors=None if scan.colors is None else extend(scan.colors.astype(np.float64)).round().astype(np.uint8),
+    )
+    return filled.with_warnings(f"{len(short)} pin holes were closed")
+
+
+def _perimeter(points: np.ndarray) -> float:
+    return float(np.linalg.norm(points - np.roll(points, 1, axis=0), axis=1).sum())
+
+
+def _one_patch(scan: Scan, rim: np.ndarray) -> bool:
+    """False where the rim's texture coordinates are torn apart: a mean of them would show another part of the image."""
+    return scan.uv is None or float(np.ptp(scan.uv[rim], axis=0).max()) < 0.1
+
+
+def _rims(scan: Scan) -> list[np.ndarray]:
+    """Closed loops of border edges (each used by one face), as vertex numbers in the faces' sense of rotation. Texture
+    seams, where two vertices share a place, are no border."""
+    place = _places(scan.vertices)
+    vertex_at = np.empty(place.max() + 1, np.int64)
+    vertex_at[place] = np.arange(len(place))
+    faces = place[scan.faces]
+    edges = np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]])
+    key = np.sort(edges, axis=1)
+    _, index, times = np.unique(key[:, 0] << 32 | key[:, 1], return_index=True, return_counts=True)
+    border = edges[index[times == 1]]
+    starts, times = np.unique(border[:, 0], return_counts=True)
+    knots = set(starts[times > 1].tolist())  # rims that touch in a vertex are left alone
+    following = dict(border.tolist())
+    rims = []
+    while following:
+        start, here = following.popitem()
+        rim = [start]
+        while here != start and here in following:
+            rim.append(here)
+            here = following.pop(here)
+        if here == start and not knots.intersection(rim):
+            rims.append(vertex_at[rim])
+    return rims
