@@ -120,7 +120,7 @@ class Complexion:
 
 def brow_mask(f: Skin) -> np.ndarray:
     """1 where the eyebrows grow."""
-    middle = 47.5 + 4.6 * np.sin(np.clip((f.ax - 12) / 44, 0, 1) * np.pi * 0.78)
-    half = 3.4 - 1.9 * smoothstep(f.ax, 30, 56)
+    middle = 48.3 + 3.6 * np.sin(np.clip((f.ax - 12) / 44, 0, 1) * np.pi * 0.85)
+    half = 2.7 - 1.4 * smoothstep(f.ax, 30, 56)
     across = np.exp(-(((f.y - middle) / half) ** 4))
     return f.front * across * smoothstep(f.ax, 10.5, 15) * smoothstep(-f.ax, -57, -50)

@@ -112,7 +112,7 @@ def skin_surface(chart: np.ndarray, shape: Mapping[str, float]) -> np.ndarray:
     z = np.where(front > 0, _lids(ax, y, z, p), z)
     z = z + front * _lips(x, lip, p)
     x, y, z = _nose(x, ax, y, z, front, p)
-    return _stretch(np.stack([x, y, z], 1), p)
+    return _stretch(np.stack([x, y, z], 1), lip, p)
 
 
 def _head(chart: np.ndarray, height: np.ndarray, p: Mapping[str, float]) -> tuple[np.ndarray, ...]:
@@ -121,7 +121,8 @@ def _head(chart: np.ndarray, height: np.ndarray, p: Mapping[str, float]) -> tupl
     columns = PchipInterpolator(_SECTIONS[:, 0], _SECTIONS[:, 1:])(v).T
     y0, depth, width, widest, back, climb, point = columns
     y0 = y0 + (height - v) * np.exp(-(((v + 38) / 40) ** 2))
-    t = t * (1 + (75.0 / np.maximum(width, 40.0) - 1) * (1 - smoothstep(np.abs(u), 35, 150)))  # x = u in front
+    flat = 1 - smoothstep(np.abs(u), 40, 130)  # in front, chart and face have the same x
+    t = (1 - flat) * t + flat * np.arcsin(np.clip(u / np.maximum(width, 40.0), -0.95, 0.95))
     sine, cosine = np.sin(t), np.cos(t)
     face = smoothstep(cosine, 0.0, 0.3)
     jaw = bell(v, 0 * v, -70, 0, 32, 1)
@@ -151,7 +152,8 @@ def _bones(ax: np.ndarray, y: np.ndarray, p: Mapping[str, float]) -> np.ndarray:
         (2.6 + 1.5 * p["brow_ridge"]) * ridge
         + 1.0 * bell(ax, y, 0, 47, 9, 7)
         - (5.2 + 1.0 * p["eye_depth"]) * bell(ax, y, 30, 31, 14, 9.5)
-        - 2.5 * bell(ax, y, 17, 31, 5.5, 7)
+        - 5.5 * bell(ax, y, 17, 30, 5.0, 6.5)
+        - 2.0 * bell(ax, y, 45, 30, 7, 7)
         + (4.5 + 1.6 * p["cheekbone"]) * bell(ax, y, 56, 8, 15, 13)
         - 2.5 * bell(ax, y, 73, 52, 14, 18)
         + (4.5 + 1.8 * p["mouth_forward"]) * bell(ax, y, 0, -27, 17, 15)
@@ -206,19 +208,19 @@ def lid_top(s: np.ndarray) -> np.ndarray:
     return -0.8 + 0.9 * s + 6.1 * np.exp(-(np.abs(s) ** 2.6) * 0.9)
 
 
-def lip_extent(x: np.ndarray, thickness: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
+def lip_extent(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Height of the red of the upper and of the lower lip, mm, at x from the midline; 0.4 beyond the corners."""
     s = np.abs(x) / MOUTH_HALF_WIDTH
     arch = np.clip(1 - s**2, 0, None)
     bow = 1 - 0.13 * np.exp(-((s / 0.14) ** 2)) + 0.06 * np.exp(-(((s - 0.28) / 0.16) ** 2))
-    upper = 7.8 * (1 + 0.2 * thickness) * arch**0.75 * bow + 0.4
-    lower = 9.0 * (1 + 0.18 * thickness) * arch**0.62 + 0.4
+    upper = 7.8 * arch**0.75 * bow + 0.4
+    lower = 9.0 * arch**0.62 + 0.4
     return upper, lower
 
 
 def _lips(x: np.ndarray, d: np.ndarray, p: Mapping[str, float]) -> np.ndarray:
     s = np.abs(x) / MOUTH_HALF_WIDTH
-    upper_size, lower_size = lip_extent(x, p["lip_thickness"])
+    upper_size, lower_size = lip_extent(x)
     r = np.abs(d) / np.where(d > 0, upper_size, lower_size)
     arch = np.exp(-((s / 0.8) ** 4))
     roll = 2.5 * np.clip(r, 0, 3) ** 0.62 * np.exp(-((r / 0.82) ** 2))
@@ -236,24 +238,20 @@ def _philtrum(x: np.ndarray, above: np.ndarray) -> np.ndarray:
 
 
 def _nose(x, ax, y, z, front, p) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    wide = 1 + 0.11 * p["nose_width"]
-    nx = ax / wide
-    lift = 1.6 * p["nose_tip_up"]
-    yy = y - lift * bell(nx, y, 0, -3, 16, 13)
-    ridge_z, ridge_w = PchipInterpolator(_NOSE_PROFILE[::-1, 0], _NOSE_PROFILE[::-1, 1:])(np.clip(yy, -24, 60)).T
-    ridge_z = ridge_z + 1.6 * p["nose_bridge"] * bell(0 * y, yy, 0, 27, 1, 10)
-    ridge = ridge_z - 34 * (1 - np.exp(-((np.hypot(nx, 2.0) / ridge_w) ** 1.8)) - 0.03)
-    tip = -11.8 + 11.2 * dome((nx / 11.0) ** 2 + ((yy + 2.8) / 9.6) ** 2)
-    wing = -21.5 + 8.8 * dome(((nx - 10.2) / 7.6) ** 2 + ((yy + 7.2) / 7.8) ** 2)
+    ridge_z, ridge_w = PchipInterpolator(_NOSE_PROFILE[::-1, 0], _NOSE_PROFILE[::-1, 1:])(np.clip(y, -24, 60)).T
+    ridge_z = ridge_z + 1.6 * p["nose_bridge"] * bell(0 * y, y, 0, 27, 1, 10)
+    ridge = ridge_z - 34 * (1 - np.exp(-((np.hypot(ax, 2.0) / ridge_w) ** 1.8)) - 0.03)
+    tip = -11.8 + 11.2 * dome((ax / 11.0) ** 2 + ((y + 2.8) / 9.6) ** 2)
+    wing = -21.5 + 8.8 * dome(((ax - 10.2) / 7.6) ** 2 + ((y + 7.2) / 7.8) ** 2)
     nose = smooth_max(smooth_max(ridge, tip, 3.2), wing, 3.6)
-    nose = nose + 1.9 * p["nose_forward"] * smoothstep(yy, 45, 5)
-    near = front * smoothstep(-nx, -34, -24) * smoothstep(yy, -30, -22) * smoothstep(-yy, -62, -52)
+    nose = nose + 1.9 * p["nose_forward"] * smoothstep(y, 45, 5)
+    near = front * smoothstep(-ax, -34, -24) * smoothstep(y, -30, -22) * smoothstep(-y, -62, -52)
     z = z + near * (smooth_max(z, nose, 3.0) - z)
-    hole = bell(nx, yy, 6.8, -12.6, 2.7, 2.2) * front
-    return x - np.sign(x) * 0.5 * hole, y + 3.4 * hole, z - 5.0 * hole
+    hole = bell(ax, y, 6.8, -12.6, 2.7, 2.2) * front
+    return x - np.sign(x) * 0.5 * hole, y + 2.0 * hole, z - 5.0 * hole
 
 
-def _stretch(points: np.ndarray, p: Mapping[str, float]) -> np.ndarray:
+def _stretch(points: np.ndarray, lip: np.ndarray, p: Mapping[str, float]) -> np.ndarray:
     """Proportions: how wide, how long, where eyes and mouth sit; smooth moves of what is there already."""
     x, y, z = points.T.copy()
     front = smoothstep(z, -110, -70)
@@ -262,8 +260,11 @@ def _stretch(points: np.ndarray, p: Mapping[str, float]) -> np.ndarray:
     dx = 0.03 * p["face_width"] * x * smoothstep(y, -140, -60)
     dx = dx + front * side * (1.9 * p["mouth_width"] * bell(ax, y, 26, -39, 11, 13))
     dx = dx + front * side * 1.1 * p["eye_distance"] * bell(ax, y, 31, 30, 13, 14)
+    dx = dx + front * 0.1 * p["nose_width"] * x * bell(ax, y, 0, -4, 15, 12)
     dy = (2.6 * p["face_length"]) * (-smoothstep(-y, 5, 70) + 0.5 * smoothstep(y, 5, 45))
     dy = dy - 2.4 * p["chin_length"] * smoothstep(-y, 42, 74)
+    dy = dy + front * 1.4 * p["nose_tip_up"] * bell(ax, y, 0, -4, 11, 9) * smoothstep(z, -26, -8)
+    dy = dy + 0.15 * p["lip_thickness"] * _lip_growth(x, lip, front)
     dy = dy - front * 2.0 * p["nose_length"] * bell(ax, y, 0, -8, 17, 11)
     dy = dy + front * 0.85 * p["eye_opening"] * (bell(ax, y, 31, 36, 9, 3.2) - 0.45 * bell(ax, y, 31, 26, 9, 3.2))
     dy = dy + front * 0.085 * p["eye_tilt"] * (ax - 31) * bell(ax, y, 33, 31, 11, 8)
@@ -271,6 +272,14 @@ def _stretch(points: np.ndarray, p: Mapping[str, float]) -> np.ndarray:
     dy = dy - front * 1.4 * p["sag"] * (bell(ax, y, 42, 37, 10, 6) + 0.8 * bell(ax, y, 27, -41, 9, 9))
     dy = dy + 5.0 * p["forehead_height"] * smoothstep(y, 55, 130)
     return np.stack([x + dx, y + dy, z], 1)
+
+
+def _lip_growth(x: np.ndarray, lip: np.ndarray, front: np.ndarray) -> np.ndarray:
+    """How far lips twice as thick would lie from the mouth line, mm, letting the skin around give way."""
+    upper, lower = lip_extent(x)
+    size = np.where(lip > 0, upper, lower)
+    beyond = np.clip(np.abs(lip) - size, 0, None)
+    return front * np.sign(lip) * np.minimum(np.abs(lip), size) * np.exp(-beyond / 5.0)
 
 
 class Crease:
