@@ -63,7 +63,9 @@ def ply(vertices, polygons, order="ascii", colors=None, uv=None, comment="", str
     head += "".join(f"property float {axis}\n" for axis in "xyz")
     head += "".join(f"property uchar {c}\n" for c in ("red", "green", "blue")) if colors is not None else ""
     head += "property float s\nproperty float t\n" if uv is not None else ""
-    head += f"element face {len(polygons)}\nproperty list uchar int vertex_indices\nend_header\n" if len(polygons) else ""
+    head += (
+        f"element face {len(polygons)}\nproperty list uchar int vertex_indices\nend_header\n" if len(polygons) else ""
+    )
     head += "" if len(polygons) else "end_header\n"
     end = ">" if "big" in order else "<"
     body = bytearray() if order != "ascii" else []
@@ -89,7 +91,8 @@ def stl_binary(vertices, faces, header: bytes = b"made for a test") -> bytes:
 
 def stl_ascii(vertices, faces) -> bytes:
     loops = [
-        "facet normal 0 0 0\n outer loop\n" + _rows(vertices[list(f)], "  vertex ") + " endloop\nendfacet\n" for f in faces
+        "facet normal 0 0 0\n outer loop\n" + _rows(vertices[list(f)], "  vertex ") + " endloop\nendfacet\n"
+        for f in faces
     ]
     return ("solid mask\n" + "".join(loops) + "endsolid mask\n").encode()
 
@@ -172,18 +175,24 @@ def vrml2(vertices, polygons, uv=None, uv_polygons=None, url="face.bmp", newline
     if uv is not None:
         parts.append(f"texCoord TextureCoordinate {{ point {vrml_list(uv, **style)} }}")
         parts.append(f"texCoordIndex {faces(polygons if uv_polygons is None else uv_polygons)}")
-    text = "#VRML V2.0 utf8\n# made for a test [ { \" \n" + extra + "Shape {\n appearance Appearance {\n"
-    text += f'  texture ImageTexture {{ url "{url}" }}\n }}\n geometry IndexedFaceSet {{\n  ' + "\n  ".join(parts) + "\n }\n}\n"
+    text = '#VRML V2.0 utf8\n# made for a test [ { " \n' + extra + "Shape {\n appearance Appearance {\n"
+    text += (
+        f'  texture ImageTexture {{ url "{url}" }}\n }}\n geometry IndexedFaceSet {{\n  '
+        + "\n  ".join(parts)
+        + "\n }\n}\n"
+    )
     return text.replace("\n", newline).encode()
 
 
 def vrml1(vertices, polygons, uv=None, translation=(0, 0, 0)) -> bytes:
-    text = "#VRML V1.0 ascii\nSeparator {\n Texture2 { filename \"face.png\" }\n"
+    text = '#VRML V1.0 ascii\nSeparator {\n Texture2 { filename "face.png" }\n'
     text += "Transform { translation " + " ".join(str(v) for v in translation) + " }\n"
     text += f"Coordinate3 {{ point {vrml_list(vertices)} }}\n"
     text += f"TextureCoordinate2 {{ point {vrml_list(uv)} }}\n" if uv is not None else ""
     faces = vrml_list([[*p, -1] for p in polygons], form="{:d}")
-    text += f"IndexedFaceSet {{ coordIndex {faces} " + (f"textureCoordIndex {faces}" if uv is not None else "") + "}\n}\n"
+    text += (
+        f"IndexedFaceSet {{ coordIndex {faces} " + (f"textureCoordIndex {faces}" if uv is not None else "") + "}\n}\n"
+    )
     return text.encode()
 
 
@@ -201,7 +210,16 @@ def mask_planes() -> np.ndarray:
 
 def lm3(points: dict[str, tuple[float, float, float]], count: int | None = None) -> bytes:
     """Bosphorus landmarks: comments, a starred block, CRLF, labels with trailing blanks."""
-    lines = ["# 3D landmarks", "#", "", "*** written for a test", "* by hand", "", f"{count or len(points)} Landmarks:", ""]
+    lines = [
+        "# 3D landmarks",
+        "#",
+        "",
+        "*** written for a test",
+        "* by hand",
+        "",
+        f"{count or len(points)} Landmarks:",
+        "",
+    ]
     for label, place in points.items():
         lines += [label + "  ", " ".join(str(v) for v in place)]
     return "\r\n".join(lines).encode() + b"\r\n"

@@ -19,6 +19,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
+import numpy as np
+
 from affectvlm.scan import Scan, ScanError
 from affectvlm.scan_io import bnt, gltf, landmarks, obj, off, ply, points, stl, vrml
 from affectvlm.scan_io.raw import RawScan, finish
@@ -49,10 +51,9 @@ def read_scan(source: str | Path | bytes | BinaryIO, name: str | None = None) ->
     """Read one scan.
 
     Args:
-        source: a path, the bytes of a file, or a binary file. Beside a path, materials, textures and landmarks are
-            found;
-            with bytes they can only come in the same zip.
-        name: the file's name where `source` does not tell it; its extension says the format. Without one the content
+        source: a path, the bytes of a file, or a binary file. Materials, textures and landmarks are looked for beside a
+            path; with bytes they can only come in the same zip.
+        name: the file's name where `source` does not tell it. Its extension says the format; without one the content
             does.
 
     Returns:
@@ -60,14 +61,13 @@ def read_scan(source: str | Path | bytes | BinaryIO, name: str | None = None) ->
         polygons as triangles, one uv a vertex, `warnings` in plain words on what was repaired.
 
     Raises:
-        ScanError: whatever is wrong with the file: missing, empty, cut off, damaged, too large, unsafe, or not a
-            scan.
+        ScanError: whatever is wrong with the file: missing, empty, cut off, damaged, too large, unsafe, no scan.
     """
     shown = name or (source if isinstance(source, str) else getattr(source, "name", ""))
     shown = Path(str(shown)[-300:]).name.replace("\0", "") or "the scan"
     try:
-        file = open_source(source, name, tuple(READERS))
-        scan = _read(file, shown)
+        with np.errstate(all="ignore"):  # damaged numbers overflow on the way; `finish` judges what came out
+            scan = _read(open_source(source, name, tuple(READERS)), shown)
     except ScanError as error:
         message = str(error)
         raise ScanError(message if message.startswith(shown + ": ") else f"{shown}: {message}") from None

@@ -13,14 +13,12 @@ import numpy as np
 
 from affectvlm.scan import ScanError
 from affectvlm.scan_io.images import IMAGE_EXTENSIONS, decode_image
-from affectvlm.scan_io.limits import MAX_IMAGE_BYTES
+from affectvlm.scan_io.limits import MAX_COORDINATE, MAX_IMAGE_BYTES
 from affectvlm.scan_io.raw import RawScan
 from affectvlm.scan_io.source import ScanFile
 
 PLANES = 5
 MAX_CELLS = 4_000_000
-BAD_VALUE = -1e8
-"""Coordinates at or below this mean "no data", whatever the header's own value is."""
 JUMP_EDGES = 5.0
 """Triangles with an edge this many times the median edge bridge a gap in depth and are dropped."""
 JUMP_MM = 10.0
@@ -34,7 +32,7 @@ def read(file: ScanFile) -> RawScan:
     x, y, z, u, v = values
     no_data = struct.unpack_from("<d", file.data, 4)[0]
     points = np.stack([x, y, z], axis=1)
-    valid = np.isfinite(points).all(axis=1) & (points > BAD_VALUE).all(axis=1) & (points != no_data).all(axis=1)
+    valid = (np.abs(points) < MAX_COORDINATE).all(axis=1) & (points != no_data).all(axis=1)
     if valid.sum() < 3:
         raise ScanError(f"{int(valid.sum())} of {len(points)} grid points hold data; at least 3 are needed")
     raw = RawScan(points[valid], unit="mm", warnings=warnings)

@@ -1,12 +1,22 @@
-"""Draco-compressed meshes, decoded by DracoPy once their declared size is known to be acceptable."""
+"""Draco-compressed meshes, decoded by DracoPy in a process of its own, with bounded size, time and memory."""
 
 from __future__ import annotations
+
+import importlib.util
+import io
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 
 from affectvlm.scan import ScanError
+from affectvlm.scan_io.limits import DRACO_MEMORY_BYTES, DRACO_SECONDS
 from affectvlm.scan_io.raw import check_counts
 
+WORKER = Path(__file__).with_name("draco_worker.py")
+WIDTHS = {"position": (3,), "uv": (2,), "colors": (3, 4)}
 HEADER_BYTES = 11
 METADATA_FLAG = 0x8000
 SEQUENTIAL, EDGEBREAKER = 0, 1
@@ -17,28 +27,35 @@ def decode_draco(data: bytes, ids: dict[str, int]) -> tuple[dict[str, np.ndarray
 
     Raises ScanError where the mesh is damaged, larger than accepted, or DracoPy is missing.
     """
-    try:
-        import DracoPy
-    except ImportError:
-        raise ScanError("a Draco-compressed glTF; reading it needs the package DracoPy (pip install DracoPy)") from None
+    if importlib.util.find_spec("DracoPy") is None:
+        raise ScanError("a Draco-compressed glTF; reading it needs the package DracoPy (pip install DracoPy)")
     _check_declared(data)
-    try:
-        mesh = DracoPy.decode(data)
-        found = {}
-        for name, unique_id in ids.items():
-            attribute = mesh.get_attribute_by_unique_id(unique_id)
-            if attribute is not None and attribute.get("data") is not None:
-                found[name] = np.asarray(attribute["data"])
-        faces = np.asarray(getattr(mesh, "faces", np.zeros((0, 3))), np.int64).reshape(-1, 3)
-    except (DracoPy.FileTypeException, ValueError, TypeError, KeyError, RuntimeError) as error:
-        raise ScanError(f"a damaged Draco mesh ({str(error)[:80]})") from None
-    widths = {"position": (3,), "uv": (2,), "colors": (3, 4)}
+    faces, *arrays = _decode_apart(data, list(ids.values()))
+    found = {name: values for name, values in zip(ids, arrays, strict=True) if values.size}
     for name, values in found.items():
-        if values.ndim != 2 or values.shape[1] not in widths[name]:
+        if values.ndim != 2 or values.shape[1] not in WIDTHS[name]:
             raise ScanError(f"a Draco mesh whose {name} has shape {values.shape}")
     if "position" not in found:
         raise ScanError("a Draco mesh without the positions the glTF names")
     return found, faces
+
+
+def _decode_apart(data: bytes, ids: list[int]) -> list[np.ndarray]:
+    """What the worker process answers: faces, then one array an id."""
+    limits = [str(DRACO_MEMORY_BYTES), str(DRACO_SECONDS)]
+    command = [sys.executable, "-I", str(WORKER), *limits, *(str(unique_id) for unique_id in ids)]
+    environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
+    try:
+        answer = subprocess.run(command, input=data, capture_output=True, timeout=3 * DRACO_SECONDS, env=environment)
+    except subprocess.TimeoutExpired:
+        raise ScanError("a Draco mesh that takes too long to decode; it is damaged") from None
+    except OSError as error:
+        raise ScanError(f"a Draco mesh; its decoder could not be started ({error.strerror})") from None
+    if answer.returncode != 0:
+        reason = answer.stderr.decode("utf-8", "replace").strip().splitlines()[-1:] if answer.returncode == 1 else []
+        raise ScanError(f"a damaged Draco mesh ({reason[0][:80] if reason else 'the decoder gave up'})")
+    stream = io.BytesIO(answer.stdout)
+    return [np.load(stream, allow_pickle=False) for _ in range(1 + len(ids))]
 
 
 def _check_declared(data: bytes) -> None:

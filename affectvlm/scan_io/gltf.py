@@ -337,8 +337,7 @@ def _primitive(document: Document, primitive: dict[str, Any], matrix: np.ndarray
     else:
         found, corners = _plain_arrays(document, primitive, attributes, wanted)
     position = np.asarray(found["position"], np.float64)
-    with np.errstate(over="ignore", invalid="ignore"):
-        vertices = position @ matrix[:3, :3].T + matrix[:3, 3]
+    vertices = position @ matrix[:3, :3].T + matrix[:3, 3]
     faces = np.zeros((0, 3), np.int64) if mode == POINTS else _triangles(corners, mode)
     check_indices(faces, len(vertices), "vertices")
     if np.linalg.det(matrix[:3, :3]) < 0:

@@ -45,6 +45,10 @@ MAX_SCENE_NODES = 10_000
 MAX_SCENE_DEPTH = 100
 """Deepest nesting of a scene graph."""
 
+DRACO_SECONDS = 4
+DRACO_MEMORY_BYTES = 2048 * MIB
+"""Processor time and memory of decoding one Draco mesh; a face scan takes some 10 ms and a tenth of that."""
+
 MAX_COORDINATE = 1e8
 """Coordinates beyond this (in the file's unit) are no surface: range sensors write -1e9 for "no data"."""
 

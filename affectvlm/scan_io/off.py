@@ -8,7 +8,7 @@ import re
 import numpy as np
 
 from affectvlm.scan import ScanError
-from affectvlm.scan_io.raw import RawScan, check_counts, fan, to_bytes
+from affectvlm.scan_io.raw import RawScan, check_counts, fan, to_bytes, whole
 from affectvlm.scan_io.source import ScanFile
 from affectvlm.scan_io.text import Lines, columns, numbers, plain_text, strip_comments, table
 
@@ -27,7 +27,7 @@ def read(file: ScanFile) -> RawScan:
     lines = Lines(text)
     if not len(lines):
         raise ScanError("an OFF file without counts")
-    head = numbers(lines.line(0).encode("latin-1"), "the OFF counts")
+    head = numbers(" ".join(lines.line(0).split()[:4]).encode("latin-1"), "the OFF counts")
     if len(head) < 2 or (head != np.floor(head)).any() or (np.abs(head) > 1e15).any():
         raise ScanError("an OFF file whose first numbers are not the counts of vertices, faces and edges")
     vertex_count, face_count = int(head[0]), int(head[1])
@@ -73,9 +73,7 @@ def _faces(values: np.ndarray, count: np.ndarray, raw: RawScan) -> None:
 
 
 def _set_faces(flat: np.ndarray, corners: np.ndarray, raw: RawScan) -> None:
-    if (flat != np.floor(flat)).any():
-        raise ScanError("OFF faces that name vertices by numbers that are not whole")
-    raw.faces = flat.astype(np.int64)[fan(corners)]
+    raw.faces = whole(flat, "the corners of OFF faces")[fan(corners)]
     if raw.uv is not None:
         raw.uv_faces = raw.faces
 

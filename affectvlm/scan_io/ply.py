@@ -14,7 +14,7 @@ import numpy as np
 from affectvlm.scan import ScanError
 from affectvlm.scan_io.images import IMAGE_EXTENSIONS, decode_image, keep_image
 from affectvlm.scan_io.limits import MAX_HEADER_BYTES, MAX_IMAGE_BYTES, MAX_TEXTURES
-from affectvlm.scan_io.raw import RawScan, check_counts, fan, to_bytes
+from affectvlm.scan_io.raw import RawScan, check_counts, fan, to_bytes, whole
 from affectvlm.scan_io.source import ScanFile
 from affectvlm.scan_io.text import numbers, plain_text
 
@@ -338,10 +338,8 @@ def _faces(face: Columns, raw: RawScan) -> None:
     if name is None:
         raise ScanError(f"PLY faces without one of {', '.join(FACES)}")
     values, count = face.lists[name]
-    if values.dtype.kind == "f" and not np.array_equal(values, np.floor(values)):
-        raise ScanError("PLY faces that name vertices by numbers that are not whole")
     triangles = fan(count)
-    raw.faces = np.asarray(values, np.int64)[triangles]
+    raw.faces = whole(values, "the corners of PLY faces")[triangles]
     if (count < 3).any():
         raw.warnings.append(
             f"{int((count < 3).sum())} of {len(count)} faces had fewer than 3 corners and were left out."
@@ -352,7 +350,7 @@ def _faces(face: Columns, raw: RawScan) -> None:
         raw.uv, index = np.unique(raw.uv, axis=0, return_inverse=True)
         raw.uv_faces = index.ravel()[triangles]
         if "texnumber" in face.scalars:
-            raw.face_image = np.repeat(face.scalars["texnumber"].astype(np.int64), np.maximum(count - 2, 0))
+            raw.face_image = np.repeat(whole(face.scalars["texnumber"], "PLY textures"), np.maximum(count - 2, 0))
 
 
 def _texture(file: ScanFile, scalars: dict[str, np.ndarray], names: list[str], raw: RawScan) -> None:

@@ -73,6 +73,13 @@ def check_indices(index: np.ndarray, count: int, what: str, least: int = 0) -> N
         raise ScanError(f"{what} {index.min()} to {index.max()} are named, but there are {count} (counted from 0)")
 
 
+def whole(values: np.ndarray, what: str) -> np.ndarray:
+    """Numbers read as floats, as int64; ScanError where one is no whole number."""
+    if not (np.abs(values) < 2**53).all() or (values != np.floor(values)).any():
+        raise ScanError(f"{what} are named by numbers that are not whole")
+    return values.astype(np.int64)
+
+
 def fan(count: np.ndarray) -> np.ndarray:
     """Triangles of polygons with `count` (n,) corners each that stand one after the other in a flat corner list.
 
@@ -162,8 +169,7 @@ def finish(raw: RawScan, source: str) -> Scan:
 
 def _good_points(vertices: np.ndarray, warnings: list[str]) -> np.ndarray:
     """(V,) bool: finite and of sane size."""
-    with np.errstate(invalid="ignore"):
-        good = (np.abs(vertices) < MAX_COORDINATE).all(axis=1)
+    good = (np.abs(vertices) < MAX_COORDINATE).all(axis=1)
     bad = int((~good).sum())
     if bad > max(1, MAX_BAD_SHARE * len(vertices)):
         raise ScanError(
@@ -178,7 +184,7 @@ def _good_points(vertices: np.ndarray, warnings: list[str]) -> np.ndarray:
 def _good_faces(vertices: np.ndarray, faces: np.ndarray, good: np.ndarray, warnings: list[str]) -> np.ndarray:
     """(F,) bool: all corners good, an area, and the first of its kind."""
     usable = good[faces].all(axis=1)
-    corners = vertices.astype(np.float32)[faces] if good.all() else np.nan_to_num(vertices).astype(np.float32)[faces]
+    corners = np.where(good[:, None], vertices, 0.0).astype(np.float32)[faces]  # as exact as they will be kept
     flat = (
         (corners[:, 0] == corners[:, 1]).all(axis=1)
         | (corners[:, 1] == corners[:, 2]).all(axis=1)

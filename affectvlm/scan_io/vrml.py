@@ -17,7 +17,7 @@ import numpy as np
 from affectvlm.scan import ScanError
 from affectvlm.scan_io.images import IMAGE_EXTENSIONS, decode_image, keep_image
 from affectvlm.scan_io.limits import MAX_IMAGE_BYTES, MAX_SCENE_DEPTH, MAX_SCENE_NODES, MAX_TEXTURES
-from affectvlm.scan_io.raw import RawScan, check_counts, check_indices, fan, to_bytes
+from affectvlm.scan_io.raw import RawScan, check_counts, check_indices, fan, to_bytes, whole
 from affectvlm.scan_io.source import ScanFile
 from affectvlm.scan_io.text import numbers, plain_text
 
@@ -57,24 +57,21 @@ class Node:
         if values is None:
             return None
         if len(values) == 1 and isinstance(values[0], bytes):
-            try:
-                return numbers(values[0].replace(b",", b" "), f"the list {name!r}", dtype)
-            except ScanError as error:
-                if dtype is np.int64:  # some writers put indices as 3.0
-                    return _as_indices(numbers(values[0].replace(b",", b" "), f"the list {name!r}"), name)
-                raise error
+            return numbers(values[0].replace(b",", b" "), f"the list {name!r}", dtype)
         if all(isinstance(v, float) for v in values):
-            return np.array(values).astype(dtype)
+            return np.array(values, np.float64)
         raise ScanError(f"VRML {self.type}: {name!r} is not a list of numbers")
+
+    def indices(self, name: str) -> np.ndarray | None:
+        """The whole numbers of a list field, (n,) int64; some writers put them as 3.0, which takes longer to read."""
+        try:
+            values = self.array(name, np.int64)
+        except ScanError:
+            values = self.array(name)
+        return None if values is None else whole(values, f"{name} entries")
 
     def texts(self, *names: str) -> list[str]:
         return [v for name in names for v in self.values.get(name, []) if isinstance(v, str)]
-
-
-def _as_indices(values: np.ndarray, name: str) -> np.ndarray:
-    if not (np.abs(values) < 2**53).all() or (values != np.floor(values)).any():
-        raise ScanError(f"the VRML list {name!r} holds numbers that are not whole")
-    return values.astype(np.int64)
 
 
 @dataclass
@@ -252,8 +249,7 @@ class _Builder:
             return
         self.vertices, self.faces = self.vertices + len(mesh.vertices), self.faces + len(mesh.faces)
         check_counts(self.vertices, self.faces)
-        with np.errstate(over="ignore", invalid="ignore"):
-            mesh.vertices = mesh.vertices @ state.matrix[:3, :3].T + state.matrix[:3, 3]
+        mesh.vertices = mesh.vertices @ state.matrix[:3, :3].T + state.matrix[:3, 3]
         if np.linalg.det(state.matrix[:3, :3]) < 0:
             mesh.faces = mesh.faces[:, ::-1]
             mesh.uv_faces = None if mesh.uv_faces is None else mesh.uv_faces[:, ::-1]
@@ -269,7 +265,7 @@ class _Builder:
 
     def mesh(self, node: Node, state: State) -> RawScan | None:
         vertices = _rows(node.child("coord") or state.coordinates, "point", 3)
-        index = node.array("coordIndex", np.int64)
+        index = node.indices("coordIndex")
         if vertices is None or index is None or not len(index):
             self.warnings.append("An IndexedFaceSet without points or without faces (coordIndex) was passed over.")
             return None
@@ -288,9 +284,9 @@ class _Builder:
         self, node: Node, state: State, flat: np.ndarray, count: np.ndarray, triangles: np.ndarray, raw: RawScan
     ) -> None:
         uv = _rows(node.child("texCoord") or state.texture_coordinates, "point", 2)
-        index = node.array("texCoordIndex", np.int64)
+        index = node.indices("texCoordIndex")
         if index is None:
-            index = node.array("textureCoordIndex", np.int64)
+            index = node.indices("textureCoordIndex")
         if uv is None:
             if index is not None and len(index):
                 self.warnings.append(
@@ -320,7 +316,7 @@ class _Builder:
     ) -> np.ndarray | None:
         """A colour a vertex, whether the file gives it by vertex, by corner or by face."""
         per_vertex = node.values.get("colorPerVertex", [True])[0] is not False
-        index = node.array("colorIndex", np.int64)
+        index = node.indices("colorIndex")
         if per_vertex:
             index = flat if index is None or not len(index) else index[index >= 0]
         else:
