@@ -245,6 +245,7 @@ def load_checkpoint(folder: str | Path, device: str | torch.device = "cpu") -> t
     except ValueError as error:
         raise CheckpointError(f"{folder.name}: {error}") from error
     found = _sha256(folder / WEIGHTS)
+    _need(card.image_size == model.image_size, "image_size", card.image_size, f"{model.image_size}, by model_cfg,")
     _need(found == card.weights_sha256, f"sha256 of {WEIGHTS}", found, f"{card.weights_sha256}, as the card says")
     tensors = safetensors.torch.load_file(folder / WEIGHTS)
     _check_finite(tensors, WEIGHTS)

@@ -29,7 +29,7 @@ _CONFIGS = Path(__file__).parents[1] / "model_configs"
 _MAX_SCALE = 100.0  # CLIP's own bound on the logit scale
 # what torch, safetensors, pickle and zip raise for a file that is not such weights (StopIteration: an empty dict)
 _UNFIT = (RuntimeError, ValueError, KeyError, TypeError, AttributeError, IndexError, OSError, EOFError, StopIteration)
-_UNFIT += (pickle.UnpicklingError, safetensors.SafetensorError)
+_UNFIT += (AssertionError, pickle.UnpicklingError, safetensors.SafetensorError)
 _PROMPT_CHUNK = 256  # prompts encoded at once; bounds the memory of a large text bank
 
 
@@ -58,7 +58,7 @@ class MultiviewCLIP(nn.Module):
         self.model_cfg = copy.deepcopy(dict(model_cfg))
         self.image_size = _square(self.model_cfg["vision_cfg"])
         self.mean, self.std = tuple(map(float, mean)), tuple(map(float, std))
-        self._tokenizer = _tokenizer(arch, self.model_cfg["text_cfg"])
+        self._tokenizer = _tokenizer(self.model_cfg["text_cfg"].get("context_length", 77))
         # (x - mean) / std as x * gain + shift; not saved with the weights, the card has them
         gain = 1.0 / torch.tensor(self.std)
         self.register_buffer("_gain", gain.view(3, 1, 1), persistent=False)
@@ -223,12 +223,12 @@ def from_config(
     try:
         if cfg["vision_cfg"].get("timm_model_name"):
             cfg["vision_cfg"]["timm_model_pretrained"] = False
-        if cfg["text_cfg"].get("hf_model_name") or "multimodal_cfg" in cfg:
-            raise ValueError("text towers of transformers and CoCa are not supported")
+        if "multimodal_cfg" in cfg or cfg["text_cfg"].get("hf_model_name") or cfg["text_cfg"].get("hf_tokenizer_name"):
+            raise ValueError(f"{arch} is a CoCa or needs a tokenizer or text tower of transformers; not supported")
         full_cfg = copy.deepcopy(cfg)
         # a dual-tower network keeps the text tower as a module of its own where its configuration says so
         network = CustomTextCLIP if cfg.pop("custom_text", False) else CLIP
-        return MultiviewCLIP(network(**cfg).eval(), arch, full_cfg, mean, std)
+        return MultiviewCLIP(network(**cfg), arch, full_cfg, mean, std).eval()
     except (KeyError, TypeError, AttributeError, RuntimeError, AssertionError, ZeroDivisionError) as error:
         raise ValueError(f"open_clip cannot build {arch} from its configuration: {error!r}") from error
 
@@ -255,11 +255,10 @@ def _load_weights(clip: nn.Module, path: Path, arch: str) -> None:
         raise ValueError(f"{path.name} does not hold weights of {arch}: {str(error)[:500]}") from error
 
 
-def _tokenizer(arch: str, text_cfg: Mapping[str, Any]) -> open_clip.SimpleTokenizer:
-    if text_cfg.get("hf_tokenizer_name"):
-        raise ValueError(f"{arch} needs the tokenizer {text_cfg['hf_tokenizer_name']!r}; only CLIP's own is bundled")
-    length = text_cfg.get("context_length", 77)
-    return open_clip.SimpleTokenizer(context_length=length, **(text_cfg.get("tokenizer_kwargs") or {}))
+@functools.cache
+def _tokenizer(context_length: int) -> open_clip.SimpleTokenizer:
+    """CLIP's own tokenizer, bundled with open_clip; kept, as reading its vocabulary takes a third of a second."""
+    return open_clip.SimpleTokenizer(context_length=context_length)
 
 
 def _square(vision_cfg: Mapping[str, Any]) -> int:
