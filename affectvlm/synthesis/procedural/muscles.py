@@ -166,7 +166,7 @@ def _cheek_and_nose(f: Skin) -> dict[str, Action]:
             [[-3, 38], [0, 39], [3, 38]],
         )
     )
-    fold = f.fold(NASOLABIAL[:5], 1.9)
+    fold = f.fold(NASOLABIAL[:5], 1.5)
     return {
         "AU6": Action(
             f.move(f.skewed(45, 3, 15, 12, 14), -0.6, 5.6, 2.2)
@@ -186,7 +186,7 @@ def _cheek_and_nose(f: Skin) -> dict[str, Action]:
             + f.move(f.skewed(14, 48, 12, 9, 8), -1.4, -3.4, 0.8)
             + f.swell(1.9 * f.bump(17, 12, 6, 8) + 1.2 * f.bump(8, 28, 4, 5))
             + f.move(f.bump(31, 20, 12, 5), -0.8, 1.5, 0.6),
-            bunny + 0.9 * f.fold([[15, 2], [19, -5], [24, -13], [29, -24], [31, -34]], 2.3),
+            bunny + 0.9 * f.fold([[15, 2], [19, -5], [24, -13], [29, -24], [31, -34]], 1.8),
             4.0,
         ),
         "AU10": Action(
@@ -213,10 +213,10 @@ def _smile(f: Skin) -> dict[str, Action]:
             + f.move(whole, 0, 0.6, -1.6)
             + 0.9 * thin(f, 0.22)
             + f.move(f.skewed(41, -18, 12, 17, 13), 2.6, 6.0, 0.5)
-            + f.swell(4.4 * f.bump(41, -5, 11, 10) - 1.6 * f.bump(42, -44, 10, 12))
+            + f.swell(3.6 * f.bump(41, -5, 12, 11) - 1.6 * f.bump(42, -44, 10, 12))
             + f.move(f.bump(14, -10, 7, 6), 1.6, 1.2, -0.8)
             + f.move(f.bump(32, 20, 12, 4), 0, 0.8, 0.5),
-            f.fold(NASOLABIAL, 2.7) + 0.35 * f.fold([[36, -28], [40, -40], [39, -52]], 1.5),
+            f.fold(NASOLABIAL, 1.8) + 0.35 * f.fold([[36, -28], [40, -40], [39, -52]], 1.5),
             8.0,
         ),
         "AU14": Action(
@@ -317,6 +317,12 @@ def _lips(f: Skin) -> dict[str, Action]:
         "AU25": Action(f.move(part_top, 0, 2.2, 0.3) + f.move(part_bottom, 0, -3.4, 0.2), None, 6.0),
         "AU26": Action(f.move(side_reach_in(f), -3.0, 0, 0.5), None, 8.0),
         "AU27": Action(f.move(side_reach_in(f), -5.5, 0, 0.5) - f.swell(1.5 * f.bump(42, -30, 12, 14)), None, 8.0),
+        "AU34": Action(
+            f.swell(9.0 * f.bump(38, -32, 13, 14) + 3.0 * f.bump(16, -26, 10, 5) + 3.0 * f.bump(16, -52, 11, 5))
+            + f.move(f.lip_weight(9, 9, corner), -2.0, 0, 2.5),
+            None,
+            8.0,
+        ),
         "AU28": Action(
             thin(f, 0.8)
             + f.move((f.upper + f.lower) * np.sqrt(arch(f.s)), 0, 0, -3.0)

@@ -128,7 +128,7 @@ def eye_centre(points: np.ndarray, skin: SkinMesh) -> np.ndarray:
     ring = points[skin.eye_left]
     inner, outer = ring[0], ring[len(ring) // 2]
     middle = (inner + outer) / 2
-    return np.array([middle[0], middle[1] + EYE_CENTRE[1] - 29.4, ring[:, 2].mean() - 10.4])
+    return np.array([middle[0], middle[1] + EYE_CENTRE[1] - 29.4, ring[:, 2].mean() - 9.8])
 
 
 def lid_rim(margin: np.ndarray, centre: np.ndarray) -> np.ndarray:

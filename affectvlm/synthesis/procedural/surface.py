@@ -121,8 +121,10 @@ def _head(chart: np.ndarray, height: np.ndarray, p: Mapping[str, float]) -> tupl
     columns = PchipInterpolator(_SECTIONS[:, 0], _SECTIONS[:, 1:])(v).T
     y0, depth, width, widest, back, climb, point = columns
     y0 = y0 + (height - v) * np.exp(-(((v + 38) / 40) ** 2))
-    flat = 1 - smoothstep(np.abs(u), 40, 130)  # in front, chart and face have the same x
-    t = (1 - flat) * t + flat * np.arcsin(np.clip(u / np.maximum(width, 40.0), -0.95, 0.95))
+    flat = 1 - smoothstep(np.abs(u), 45, 120)  # in front, chart and face have the same x: t is about arcsin(u / width)
+    q = u / np.maximum(width, 62.0)
+    q = q / (1 + (q / 1.12) ** 8) ** 0.125
+    t = (1 - flat) * t + flat * (q + q**3 / 6 + 0.075 * q**5)
     sine, cosine = np.sin(t), np.cos(t)
     face = smoothstep(cosine, 0.0, 0.3)
     jaw = bell(v, 0 * v, -70, 0, 32, 1)
