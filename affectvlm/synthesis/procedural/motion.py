@@ -38,9 +38,8 @@ _CLOSURE = {
     "AU4": (0.10, 0.0), "AU12": (0.02, 0.07), "AU10": (0.0, 0.06), "AU2": (-0.05, 0.0), "AU20": (0.0, 0.02),
     "AU27": (-0.03, 0.0),
 }  # fmt: skip
-JAW_ANGLE = {"AU26": 14.0, "AU27": 25.0}
-"""Degrees that the jaw opens at full intensity; both together open it no wider than 28."""
-_JAW_LIMIT = 28.0
+JAW_ANGLE = {"AU26": 14.0, "AU27": 26.0}
+"""Degrees that the jaw opens at full intensity; both together open it hardly wider than the larger."""
 
 ACTION_UNITS = tuple(
     f"AU{n}" for n in (1, 2, 4, 5, 6, 7, 9, 10, 12, 14, 15, 16, 17, 18, 20, 22, 23, 24, 25, 26, 27, 28, 34, 43)
@@ -131,8 +130,6 @@ class Motion:
         Returns:
             (V, 3) float64, mm.
         """
-        if not any(max(pair) for name, pair in units.items() if name in ACTION_UNITS):
-            return rest.copy()
         head = rest.copy()
         points = head[self.layout["skin"]]
         points[self._active] += self._displacement(units, furrows)
@@ -228,8 +225,7 @@ def field_weights(units: Mapping[str, tuple[float, float]]) -> dict[str, tuple[f
 def jaw_turn(units: Mapping[str, tuple[float, float]]) -> tuple[float, np.ndarray]:
     """Angle by which the jaw opens, radians, and how far it slides, (3,) mm. One-sided units open half as far."""
     pairs = {name: units.get(name, (0.0, 0.0)) for name in JAW_ANGLE}
-    angle = sum(JAW_ANGLE[name] * (left + right) / 2 for name, (left, right) in pairs.items())
-    angle = _JAW_LIMIT * np.tanh(angle / _JAW_LIMIT * 1.1) if angle > 16 else angle
+    angle = sum((JAW_ANGLE[name] * (left + right) / 2) ** 3 for name, (left, right) in pairs.items()) ** (1 / 3)
     sideways = sum(left - right for left, right in pairs.values())
     return np.deg2rad(angle), np.array([2.5 * sideways, -0.06 * angle, 0.3 * angle])
 

@@ -48,7 +48,7 @@ class Skin:
         top, bottom = lip_extent(self.x)
         beyond = np.where(self.above, lip - top, -lip - bottom)
         red = np.exp(-((np.clip(beyond, 0, None) / 3.0) ** 2)) * np.exp(-((np.clip(self.ax - 26, 0, None) / 3) ** 2))
-        self.upper, self.lower = red * self.above, red * ~self.above
+        self.upper, self.lower = self.front * red * self.above, self.front * red * ~self.above
         self.lip_size = np.where(self.above, top, bottom)
 
     def bump(self, cx: float, cy: float, sx: float, sy: float | None = None) -> np.ndarray:
@@ -128,7 +128,7 @@ def _brow(f: Skin) -> dict[str, Action]:
     lines = [(61, 1.0), (69, 1.15), (77, 1.0)]
     inner = sum(f.furrow([[-14, y + 1], [0, y], [12, y + 0.5], [26, y + 2.5]], 0.75 * d, 2.4) for y, d in lines)
     outer = sum(f.furrow([[14, y + 1], [28, y + 3.5], [42, y + 3], [56, y - 3]], 0.75 * d, 2.4) for y, d in lines)
-    frown = f.furrow([[4.5, 38], [5.5, 44], [6.5, 51], [6.0, 58]], 1.7, 2.0) + f.furrow(
+    frown = f.furrow([[4.5, 35], [5.5, 42], [7.0, 50], [6.5, 57], [5.5, 63]], 1.35, 2.4) + f.furrow(
         [[-4, 37.5], [0, 36.5], [4, 37.5]], 1.0, 1.6
     )
     together = f.skewed(16, 49, 11, 10, 7)
@@ -216,7 +216,7 @@ def _smile(f: Skin) -> dict[str, Action]:
             + f.swell(3.6 * f.bump(41, -5, 12, 11) - 1.6 * f.bump(42, -44, 10, 12))
             + f.move(f.bump(14, -10, 7, 6), 1.6, 1.2, -0.8)
             + f.move(f.bump(32, 20, 12, 4), 0, 0.8, 0.5),
-            f.fold(NASOLABIAL, 1.8) + 0.35 * f.fold([[36, -28], [40, -40], [39, -52]], 1.5),
+            f.fold(NASOLABIAL, 1.8),
             8.0,
         ),
         "AU14": Action(
@@ -263,7 +263,7 @@ def _lips(f: Skin) -> dict[str, Action]:
     chin = f.front * np.exp(-0.5 * ((f.x / 13) ** 2 + ((f.y + 65) / np.where(f.y > -65, 9, 8)) ** 2))
     dimples = (
         0.25
-        * np.sin(f.x * 1.15)
+        * np.cos(f.x * 1.15)
         * np.sin(f.y * 1.05)
         * f.front
         * np.exp(-0.5 * ((f.x / 9) ** 2 + ((f.y + 66) / 6) ** 2))
