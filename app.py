@@ -9,18 +9,11 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")  # before anything imports open_cli
 
 import streamlit as st  # noqa: E402
 
-from affectvlm.ui import engine, look, sidebar  # noqa: E402
+from affectvlm.ui import engine, frame, look, sidebar  # noqa: E402
 
 look.set_up()
 engine.warm_up()
-
-page = st.navigation(
-    [
-        st.Page("pages/classify.py", title="Classify", default=True),
-        st.Page("pages/mesh.py", title="Mesh"),
-    ],
-    position="top",
-)
+page = frame.navigation()
 models = engine.checkpoints()
 with st.sidebar:
     place = sidebar.show(models)

@@ -2,8 +2,9 @@
 
 import streamlit as st
 
-from affectvlm.ui import answers, engine, inputs, sidebar, state, words
+from affectvlm.ui import answers, engine, frame, inputs, sidebar, state, words
 
+frame.require()
 st.title("Which emotion does this face show?")
 st.markdown("Bring one face as a 3D scan or as three photos. You get one of six posed emotions, and how sure that is.")
 

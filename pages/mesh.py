@@ -2,8 +2,9 @@
 
 import streamlit as st
 
-from affectvlm.ui import engine, inputs, sidebar, state, viewers
+from affectvlm.ui import engine, frame, inputs, sidebar, state, viewers
 
+frame.require()
 st.title("The face in three dimensions")
 face, folder = state.current_face(), sidebar.chosen(engine.checkpoints())
 if face is None:

@@ -27,19 +27,22 @@ from affectvlm.ui.state import Face
 
 if TYPE_CHECKING:
     from affectvlm.predictor import Prediction, Predictor
+    from affectvlm.synthesis.base import FaceModel
 
 logger = logging.getLogger(__name__)
 
 CHECKPOINTS = Path(os.environ.get("AFFECTVLM_CHECKPOINTS", Path(__file__).resolve().parents[2] / "checkpoints"))
 CARD = "card.json"
+SHIPPED = "affectvlm-compact"
 SAMPLE_SEED = 7
 
-_once = threading.RLock()
+_loading, _sampling = threading.Lock(), threading.RLock()
 
 
 def checkpoints() -> dict[str, Path]:
-    """Name → folder of every model there is to choose from, in alphabetical order."""
-    return {card.parent.name: card.parent for card in sorted(CHECKPOINTS.glob(f"*/{CARD}"))}
+    """Name → folder of every model there is to choose from; the shipped one first, the others by name."""
+    folders = sorted(card.parent for card in CHECKPOINTS.glob(f"*/{CARD}"))
+    return {folder.name: folder for folder in sorted(folders, key=lambda folder: folder.name != SHIPPED)}
 
 
 def read_card(folder: Path) -> dict[str, Any]:
@@ -53,7 +56,7 @@ def stamp(folder: Path) -> str:
 
 def predictor(folder: Path) -> Predictor:
     """The predictor of a checkpoint folder, shared by all sessions: it keeps nothing of any call."""
-    with _once:
+    with _loading:
         return _load(stamp(folder), folder)
 
 
@@ -78,31 +81,34 @@ def answer(face: Face, correction: tuple[int, int, int], folder: Path) -> Predic
 def _answer(key: str, _face: Face, _correction: tuple[int, int, int], _folder: Path) -> Prediction:
     if _face.kind == "photos":
         return predictor(_folder).predict_photos(**dict(_face.files))
-    return predictor(_folder).predict(read(_face), correction=_correction)
+    return predictor(_folder).predict(source(_face), correction=_correction)
 
 
-def read(face: Face) -> Scan:
-    """The scan as it was brought in (ScanError where it cannot be read)."""
-    from affectvlm.scan_io import read_scan
-
+def source(face: Face) -> Scan | tuple[bytes, str]:
+    """What the predictor takes: a sample's scan, or an upload's bytes and name."""
     name, data = face.files[0]
-    return sample_scan(name) if data is None else read_scan(data, name)
+    return sample_scan(name) if data is None else (data, name)
 
 
 def sample_scan(emotion: str) -> Scan:
     """A face of our own making that poses the emotion; the same every time."""
-    with _once:
+    with _sampling:
         return _make_sample(emotion)
 
 
 @cache
 def _make_sample(emotion: str) -> Scan:
     from affectvlm.synthesis.expressions import prototype
+
+    person = _sample_model().sample_identity(np.random.default_rng(SAMPLE_SEED + EKMAN.index(emotion)))
+    return _sample_model().generate(person, prototype(emotion))
+
+
+@cache
+def _sample_model() -> FaceModel:
     from affectvlm.synthesis.procedural import ProceduralFace
 
-    model = ProceduralFace()
-    person = model.sample_identity(np.random.default_rng(SAMPLE_SEED + EKMAN.index(emotion)))
-    return model.generate(person, prototype(emotion))
+    return ProceduralFace()
 
 
 @cache
@@ -123,8 +129,10 @@ def frontal_scan(face: Face, correction: tuple[int, int, int], folder: Path | No
 @st.cache_resource(max_entries=4, show_spinner="Turning the face to the front …", scope="session")
 def _frontal(key: str, _face: Face, _correction: tuple[int, int, int]) -> Scan:
     from affectvlm.pose import frontalize
+    from affectvlm.scan_io import read_scan
 
-    return frontalize(read(_face), _correction).scan
+    given = source(_face)
+    return frontalize(given if isinstance(given, Scan) else read_scan(*given), _correction).scan
 
 
 @st.cache_resource(max_entries=4, show_spinner=False, scope="session")
@@ -138,8 +146,15 @@ def export_worker() -> ExportWorker:
     return ExportWorker()
 
 
+@st.cache_resource(max_entries=4, show_spinner="Preparing the mesh …", scope="session")
+def exported_page(key: str, _mesh: DisplayMesh, _appearance: bool, _background: str, _skin: str) -> str:
+    """The interactive HTML page; byte for byte the same at every rerun, so that it is sent once."""
+    return export_worker().export(_mesh, _appearance, _background, _skin)
+
+
 def forget_results() -> None:
-    for cached in (_answer, _frontal, mesh_for_display):
+    """Drops what was derived from this session's faces."""
+    for cached in (_answer, _frontal, mesh_for_display, exported_page):
         cached.clear()
 
 

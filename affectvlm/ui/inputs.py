@@ -26,11 +26,14 @@ def show() -> None:
 
 def show_samples() -> None:
     st.markdown("**No face at hand?** Take one of ours, posing …")
+    frames = []
     for column, emotion in zip(st.columns(len(EKMAN)), EKMAN, strict=True):
         with column:
-            st.image(engine.sample_picture(emotion), width="stretch", alt=f"a modelled face posing {emotion}")
+            frames.append(st.empty())
             sample = state.Face.from_sample(emotion)
             st.button(emotion, key=f"sample_{emotion}", width="stretch", on_click=state.set_face, args=(sample,))
+    for frame, emotion in zip(frames, EKMAN, strict=True):  # after the buttons, which need not wait for the pictures
+        frame.image(engine.sample_picture(emotion), width="stretch", alt=f"a modelled face posing {emotion}")
 
 
 def _key(name: str) -> str:

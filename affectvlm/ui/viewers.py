@@ -53,18 +53,12 @@ def _appearance(mesh: DisplayMesh) -> bool:
 
 def _pyvista(mesh: DisplayMesh, appearance: bool, key: str) -> bool:
     try:
-        page = exported_page(f"{key}:{appearance}", mesh, appearance)
+        page = engine.exported_page(f"{key}:{appearance}:{BACKGROUND}:{SKIN}", mesh, appearance, BACKGROUND, SKIN)
     except ExportError as error:
         _failed(PYVISTA, error)
         return False
     st.iframe(page, height=HEIGHT)
     return True
-
-
-@st.cache_resource(max_entries=4, show_spinner="Preparing the mesh …", scope="session")
-def exported_page(key: str, _mesh: DisplayMesh, _appearance: bool) -> str:
-    """The interactive HTML page; byte for byte the same at every rerun, so that it is sent once."""
-    return engine.export_worker().export(_mesh, _appearance, BACKGROUND, SKIN)
 
 
 def _stpyvista(mesh: DisplayMesh, appearance: bool, key: str) -> bool:
