@@ -105,8 +105,8 @@ class ProceduralFace:
         )  # fmt: skip
 
 
-def _head(skin: SkinMesh, layout: Layout, shape: Mapping[str, float], offset: np.ndarray | float = 0.0) -> np.ndarray:
-    return attach(skin, skin_surface(skin.chart, shape) + offset, layout, shape)
+def _head(skin: SkinMesh, layout: Layout, shape: Mapping[str, float]) -> np.ndarray:
+    return attach(skin, skin_surface(skin.chart, shape), layout, shape)
 
 
 def _basis(skin: SkinMesh, layout: Layout, mean: np.ndarray) -> np.ndarray:
@@ -116,7 +116,7 @@ def _basis(skin: SkinMesh, layout: Layout, mean: np.ndarray) -> np.ndarray:
     rng = np.random.default_rng(7)
     for index in range(N_MODES + N_ASYMMETRIC):
         offset = _smooth_field(points, rng, symmetric=index < N_MODES)
-        rows.append(_head(skin, layout, {}, offset) - mean)
+        rows.append(attach(skin, points + offset, layout, {}) - mean)
     return np.stack(rows).reshape(len(rows), -1).astype(np.float32)
 
 

@@ -311,23 +311,31 @@ class Crease:
 
 def polyline_distance(x: np.ndarray, y: np.ndarray, curve: np.ndarray, taper: float = 0.25) -> Crease:
     """Distance to a polyline (k, 2), in mm; `taper` is the part of its length over which each end fades."""
-    points = np.stack([x, y], 1)
+    low, high = curve.min(0) - _CREASE_REACH, curve.max(0) + _CREASE_REACH
+    near = np.flatnonzero((x > low[0]) & (x < high[0]) & (y > low[1]) & (y < high[1]))
+    points = np.stack([x[near], y[near]], 1)
     step = np.diff(curve, axis=0)
     length = np.linalg.norm(step, axis=1)
     start = np.concatenate([[0], np.cumsum(length)])
-    best, along, sign = np.full(len(x), np.inf), np.zeros(len(x)), np.ones(len(x))
+    best, along, sign = np.full(len(near), np.inf), np.zeros(len(near)), np.ones(len(near))
     for k in range(len(step)):
         offset = points - curve[k]
         part = np.clip(offset @ step[k] / length[k] ** 2, 0, 1)
-        gap = np.linalg.norm(offset - part[:, None] * step[k], axis=1)
+        gap = np.hypot(*(offset - part[:, None] * step[k]).T)
         closer = gap < best
         best = np.where(closer, gap, best)
         along = np.where(closer, start[k] + part * length[k], along)
         cross = step[k, 0] * offset[:, 1] - step[k, 1] * offset[:, 0]
         sign = np.where(closer, np.sign(cross), sign)
     part = along / start[-1]
-    fade = smoothstep(part, 0, taper) * smoothstep(1 - part, 0, taper)
-    return Crease(best * sign, fade)
+    distance, fade = np.full(len(x), np.inf), np.zeros(len(x))
+    distance[near] = best * sign
+    fade[near] = smoothstep(part, 0, taper) * smoothstep(1 - part, 0, taper)
+    return Crease(distance, fade)
+
+
+_CREASE_REACH = 20.0
+"""Beyond this distance from a curve, mm, no crease is felt."""
 
 
 NASOLABIAL = np.array([[16.0, -2], [20, -9], [26, -19], [31.5, -30], [34.5, -40], [35, -47]])
