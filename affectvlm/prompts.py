@@ -31,6 +31,7 @@ ATTRIBUTES = ("sex", "age_group", "ethnicity", "intensity")
 """The metadata that prompts understand."""
 
 _DEFAULT = Path(__file__).parent / "prompt_sets" / "ekman.yaml"
+_MAX_ENTRIES = 200  # of any list: prompts multiply, and a set may come from a stranger's checkpoint
 _ARTICLE = re.compile(r"\b([Aa]) (?=[aeiouAEIOU])(?!eu|uni[cfqtv]|one\b|use)", re.ASCII)
 
 
@@ -78,7 +79,7 @@ class PromptSet:
         if type(self.bank_size) is not int or not 1 <= self.bank_size <= 1000:
             raise ValueError(f"bank_size is {self.bank_size!r}; a whole number from 1 to 1000 is needed")
         for row in self.rows:
-            if not self.prompts(row):
+            if not any(self._words(row, _slot(template), None) for template in self.templates):
                 raise ValueError(f"no template can say {row!r}: its phrases are {sorted(self.phrases[row])}")
 
     @classmethod
@@ -348,6 +349,8 @@ def _strings(value: Any, what: str, empty: bool = False) -> None:
         raise ValueError(f"{what}: {str(value)[:80]!r}; a list of non-empty strings is needed")
     if not value and not empty:
         raise ValueError(f"{what}: none; at least one is needed")
+    if len(value) > _MAX_ENTRIES:
+        raise ValueError(f"{what}: {len(value)}; at most {_MAX_ENTRIES} are accepted")
 
 
 def _frozen(value: Any) -> Any:

@@ -580,6 +580,12 @@ def text(content):
     return lambda folder: (folder / "card.json").write_bytes(content)
 
 
+def text_with_deep_prompts(folder):
+    edit_card(folder, prompts=PROMPTS.to_dict() | {"age_group": "DEEP"})
+    path = folder / "card.json"
+    path.write_bytes(path.read_bytes().replace(b'"DEEP"', b'{"a":' * 900 + b"1" + b"}" * 900))
+
+
 def weights(change):
     return lambda folder: edit_weights(folder, change)
 
@@ -624,6 +630,7 @@ BROKEN = {
     "another activation": (card(quick_gelu=True), "quick_gelu"),
     "activation as a number": (card(quick_gelu=0), "quick_gelu"),
     "prompts without classes": (card(prompts={"templates": ["{noun}"]}), "prompts"),
+    "bottomless prompts": (text_with_deep_prompts, "prompts"),
     "angles that do not match": (card(yaws=[0, 10]), "yaws"),
     "wrong sha": (card(weights_sha256="0" * 64), "sha256"),
     "another architecture": (card(model_cfg=config("resnet")), "lacks tensors"),

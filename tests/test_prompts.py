@@ -260,6 +260,7 @@ def changed(path, value):
         changed(["bank_size"], "many"),
         changed(["bank_size"], True),
         changed(["name"], 7),
+        changed(["templates"], [f"{place} {{noun}}" for place in range(201)]),
         {**PROMPTS.to_dict(), "colour": "red"},
     ],
     ids=lambda content: "",

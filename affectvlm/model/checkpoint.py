@@ -162,7 +162,7 @@ class Card:
             raise CheckpointError(f"{CARD} lacks {missing} and has unknown entries {unknown}")
         try:
             content["prompts"] = PromptSet.from_dict(content["prompts"])
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise CheckpointError(f"{CARD}: prompts cannot be used: {error}") from error
         card = cls(**content)
         for key, value in derived.items():
