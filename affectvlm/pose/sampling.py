@@ -34,8 +34,8 @@ class Sample(NamedTuple):
 
 
 def surface_points(vertices: np.ndarray, faces: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
-    """`count` points (count, 3) float64 spread evenly over a mesh (V, 3), (F, 3); a point cloud (F = 0) is thinned on a
-    grid to at most `count` points."""
+    """`count` points (count, 3) float64 spread evenly over a mesh (V, 3), (F, 3), in random order; a cloud (F = 0)
+    is thinned on a grid to at most `count` points."""
     vertices = np.asarray(vertices, np.float64)
     if len(faces) == 0:
         return vertices[even_subset(vertices, count, rng)]
@@ -43,8 +43,9 @@ def surface_points(vertices: np.ndarray, faces: np.ndarray, count: int, rng: np.
     area = np.linalg.norm(np.cross(b - a, c - a), axis=1)
     if not area.sum() > 0:
         return vertices[even_subset(vertices, count, rng)]
-    # Stratified along the list of triangles: less clumping than independent draws.
-    ticks = (np.arange(count) + rng.random(count)) / count
+    # Stratified along the list of triangles (less clumping than independent draws), then shuffled: any first part of
+    # the points covers the whole surface too.
+    ticks = (rng.permutation(count) + rng.random(count)) / count
     pick = np.minimum(np.searchsorted(np.cumsum(area) / area.sum(), ticks), len(area) - 1)
     u, v = rng.random((2, count, 1))
     fold = u + v > 1
@@ -55,7 +56,7 @@ def surface_points(vertices: np.ndarray, faces: np.ndarray, count: int, rng: np.
 def even_subset(points: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
     """Indices of at most `count` of the points (V, 3), one to a cell of a grid fine enough to leave about that many."""
     if len(points) <= count:
-        return np.arange(len(points))
+        return rng.permutation(len(points))
     points = points - points.min(axis=0)
     low, high = 0.0, float(np.ptp(points, axis=0).max()) / 4
     order = rng.permutation(len(points))
@@ -64,7 +65,7 @@ def even_subset(points: np.ndarray, count: int, rng: np.random.Generator) -> np.
         cell = (low + high) / 2
         keys = (points[order] / max(cell, 1e-12)).astype(np.int64)
         keys = (keys[:, 0] * 1_000_003 + keys[:, 1]) * 1_000_003 + keys[:, 2]
-        _, first = np.unique(keys, return_index=True)
+        first = np.sort(np.unique(keys, return_index=True)[1])  # in the random order
         if len(first) > count:
             low = cell
         else:

@@ -1,7 +1,7 @@
-"""Train the pose network: python -m affectvlm.pose.train --ict PATH [--minutes 12]
+"""Train the pose network: python -m affectvlm.pose.train --ict PATH [--steps 3500]
 
 Heads of the ICT-FaceKit model (a checkout or the packed file) with random identities and action units, in random scenes
-(`training_data`). Scenes are made first, by one process a core, then read in random order until the time is up.
+(`training_data`). Scenes are made first, by one process a core, then read in random order.
 """
 
 from __future__ import annotations
@@ -96,23 +96,28 @@ def losses(out: Prediction, target: torch.Tensor, face: torch.Tensor) -> dict[st
 
 
 def fit(
-    data: dict[str, torch.Tensor], minutes: float, batch: int = 32, rate: float = 2e-3, seed: int = 0
+    data: dict[str, torch.Tensor],
+    steps: int,
+    batch: int = 32,
+    rate: float = 2e-3,
+    seed: int = 0,
+    network: PoseNetwork | None = None,
 ) -> PoseNetwork:
-    """Train for `minutes`, with a short warm-up and a cosine decay over that time; the last 500 examples are held
-    out."""
+    """Train for `steps`, with a short warm-up and a cosine decay; the last 500 examples are held out. A `network` goes
+    on from where it is."""
     torch.manual_seed(seed)
     generator = torch.Generator().manual_seed(seed)
-    network = PoseNetwork()
+    network = network or PoseNetwork()
     optimizer = torch.optim.AdamW(network.parameters(), lr=rate, weight_decay=0.01, betas=(0.9, 0.98))
     count = len(data["face"]) - 500
     held_out = batch_of(data, torch.arange(count, count + 500), generator)
-    start, step, mean = time.monotonic(), 0, {}
-    while (done := (time.monotonic() - start) / (60 * minutes)) < 1:
+    mean: dict[str, float] = {}
+    for step in range(steps):
         if step % (count // batch) == 0:
             order = torch.randperm(count, generator=generator)
         rows = order[batch * (step % (count // batch)) :][:batch]
         for group in optimizer.param_groups:
-            group["lr"] = rate * min(1, (step + 1) / 100) * (0.5 + 0.5 * math.cos(math.pi * min(done, 1)) + 0.01)
+            group["lr"] = rate * min(1, (step + 1) / 100) * (0.5 + 0.5 * math.cos(math.pi * step / steps))
         points, normals, token, target, face = batch_of(data, rows, generator)
         parts = losses(network(points, normals, token), target, face)
         loss = parts["coords"] + parts["face"] + 0.3 * parts["presence"]
@@ -120,10 +125,9 @@ def fit(
         loss.backward()
         torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
         optimizer.step()
-        step += 1
         mean = {k: 0.98 * mean.get(k, v.item()) + 0.02 * v.item() for k, v in parts.items()}
-        if step % 100 == 0:
-            logger.info("step %d, %.0f %% of the time: %s", step, 100 * done, _words(mean))
+        if (step + 1) % 100 == 0:
+            logger.info("step %d of %d: %s", step + 1, steps, _words(mean))
     with torch.no_grad():
         parts = losses(network(*held_out[:3]), *held_out[3:])
     logger.info("held out: %s", _words({k: v.item() for k, v in parts.items()}))
@@ -137,7 +141,7 @@ def _words(values: dict[str, float]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--ict", required=True, help="ICT-FaceKit: a checkout or the packed .npz")
-    parser.add_argument("--minutes", type=float, default=12, help="training time after the scenes are made")
+    parser.add_argument("--steps", type=int, default=3500)
     parser.add_argument("--examples", type=int, default=30_000)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--output", type=Path, default=Path(__file__).with_name(WEIGHTS))
@@ -147,7 +151,7 @@ def main() -> None:
     started = time.monotonic()
     data = collect(args.ict, args.examples, args.workers)
     logger.info("%d examples in %.0f s", len(data["face"]), time.monotonic() - started)
-    network = fit(data, args.minutes)
+    network = fit(data, args.steps)
     save_file({k: v.contiguous() for k, v in network.state_dict().items()}, args.output)
     logger.info("saved %s", args.output.name)
 
