@@ -17,9 +17,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
+from torch.utils.data import IterableDataset, get_worker_info
 
 from affectvlm.augmentation.scans import crop, damage, pose_error
-from affectvlm.augmentation.views import CHANNELS, store
+from affectvlm.augmentation.views import CHANNELS, MixedViews, augment, store
 from affectvlm.emotions import EKMAN
 from affectvlm.rendering import DEFAULT_YAWS, HALF_WIDTH_MM, render_buffers
 from affectvlm.synthesis.expressions import sample_expression
@@ -234,3 +236,33 @@ def _not_a_face(model, rng: np.random.Generator):
     centre = np.array([0.0, 0.0, -90.0])
     turned = (scan.vertices - centre) @ turn.T + centre
     return scan.transformed(turn, centre - turn @ centre - [0, 0, max(0.0, float(turned[:, 2].max()))])
+
+
+class MixedBatches(IterableDataset):
+    """An endless shuffle of rendered faces, cut into augmented batches; batch `step` depends on seed and step alone.
+
+    Yields dicts: views (B, 3, 3, size, size) uint8, labels (B,) int64. With several loader workers, worker w makes every
+    w-th batch; the loader takes them in turn, so the order is that of the steps.
+    """
+
+    def __init__(self, faces: RenderedFaces, views: MixedViews, batch: int, steps: int, seed: int, start: int = 0) -> None:
+        self.faces, self.views, self.batch = faces, views, batch
+        self.steps, self.seed, self.start = steps, seed, start
+
+    def __iter__(self) -> Iterator[dict[str, torch.Tensor]]:
+        worker = get_worker_info()
+        number, workers = (worker.id, worker.num_workers) if worker else (0, 1)
+        for step in range(self.start + number, self.steps, workers):
+            yield self.make(step)
+
+    def make(self, step: int) -> dict[str, torch.Tensor]:
+        places = np.arange(step * self.batch, (step + 1) * self.batch)
+        indices = [self._shuffled(epoch)[places[places // len(self.faces) == epoch] % len(self.faces)]
+                   for epoch in np.unique(places // len(self.faces))]  # fmt: skip
+        chosen = np.concatenate(indices)
+        rng = np.random.default_rng([self.seed, 1, step])
+        views = augment(self.faces.views(chosen), self.faces.photo[chosen], self.views, rng)
+        return {"views": torch.from_numpy(views), "labels": torch.from_numpy(self.faces.labels[chosen])}
+
+    def _shuffled(self, epoch: int) -> np.ndarray:
+        return np.random.default_rng([self.seed, 0, int(epoch)]).permutation(len(self.faces))

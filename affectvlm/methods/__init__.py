@@ -1,0 +1,1 @@
+"""The training methods: LightningModules that only wire model, prompts and loss together."""

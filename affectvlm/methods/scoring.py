@@ -1,0 +1,78 @@
+"""What a model says of rendered faces, each scored once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from affectvlm.augmentation.views import NORMALS, SHADED, TEXTURED, MixedViews, augment, plain
+from affectvlm.data import RenderedFaces
+from affectvlm.emotions import EKMAN
+from affectvlm.metrics import summary
+from affectvlm.model import MultiviewCLIP, probabilities
+from affectvlm.prompts import PromptSet
+
+KIND_NUMBERS = {"normals": NORMALS, "shaded": SHADED, "textured": TEXTURED}
+
+
+@torch.no_grad()
+def face_logits(
+    model: MultiviewCLIP,
+    prompts: PromptSet,
+    faces: RenderedFaces,
+    kind: str = "normals",
+    views: Sequence[int] = (0, 1, 2),
+    augmented: int | None = None,
+    batch: int = 64,
+) -> np.ndarray:
+    """(n, K + R) float32 logits of every face.
+
+    Args:
+        kind: how the views are shown: normals, shaded or textured.
+        views: which of front, left, right are given to the model.
+        augmented: None shows clean views; a number seeds random light, background and framing, photo-like samples as photos.
+    """
+    model.eval()
+    bank = model.text_bank(prompts)
+    settings = MixedViews(size=model.image_size, flip=0.0, occlusion=0.0)
+    result = []
+    for number, indices in enumerate(faces.batches(batch)):
+        stored = faces.views(indices)
+        if augmented is None:
+            images = plain(stored, KIND_NUMBERS[kind], model.image_size)
+        else:
+            rng = np.random.default_rng([augmented, number])
+            images = augment(stored, faces.photo[indices], settings, rng, KIND_NUMBERS[kind])
+        z = model.encode_views(torch.from_numpy(np.ascontiguousarray(images[:, list(views)])))
+        result.append(model.logits(model.aggregate(z), bank).float().numpy())
+    return np.concatenate(result)
+
+
+def report(logits: np.ndarray, faces: RenderedFaces, temperature: float = 1.0) -> dict:
+    """Scores of the six emotions, by class and intensity, and how often what is no emotion is kept from a confident one."""
+    chances, rejected = (p.numpy() for p in probabilities(torch.from_numpy(logits), len(EKMAN), temperature))
+    emotional = faces.labels < len(EKMAN)
+    labels, own = faces.labels[emotional], chances[emotional]
+    intensity = faces.intensity[emotional]
+    scores: dict = {"emotions": summary(labels, own)}
+    right = own.argmax(axis=1) == labels
+    scores["by_class"] = {name: _share(right[labels == k]) for k, name in enumerate(EKMAN)}
+    bands = {"slight (under 0.5)": intensity < 0.5, "medium (0.5 to 0.75)": (intensity >= 0.5) & (intensity < 0.75),
+             "strong (0.75 and over)": intensity >= 0.75, "medium or higher": intensity >= 0.5}  # fmt: skip
+    scores["by_intensity"] = {name: _share(right[band]) for name, band in bands.items()}
+    for row, name in enumerate(("neutral", "no face"), len(EKMAN)):
+        of_row = faces.labels == row
+        if of_row.any():
+            scores[name] = {
+                "n": int(of_row.sum()),
+                "recognised": _share(rejected[of_row].sum(axis=1) > 0.5),
+                "confident emotion (0.75 and over)": _share(chances[of_row].max(axis=1) >= 0.75),
+            }
+    scores["emotions taken for neutral or no face"] = _share(rejected[emotional].sum(axis=1) > 0.5)
+    return scores
+
+
+def _share(hits: np.ndarray) -> float | None:
+    return round(float(hits.mean()), 4) if len(hits) else None
