@@ -116,7 +116,8 @@ class Motion:
         self._off_teeth = np.flatnonzero((f.front > 0) & (f.ax < 26) & (np.abs(f.lip) < 9))
         turn = np.linspace(0, 2 * np.pi, len(ring), endpoint=False)
         depth = cavity_depth(len(ring)).reshape(-1, len(ring))
-        self._cavity_follow = np.clip(1 - depth / 0.55, 0, 1)
+        self._cavity_follow = 1 - 0.75 * depth
+        self._cavity_lips = np.clip(1 - depth / 0.55, 0, 1)
         self._cavity_jaw = 0.5 - 0.5 * np.sin(turn)
 
     def apply(self, rest: np.ndarray, units: Mapping[str, tuple[float, float]], furrows: float) -> np.ndarray:
@@ -193,7 +194,7 @@ class Motion:
         cavity = rest[self.layout["mouth"]].reshape(-1, len(self.skin.mouth), 3)
         cavity = cavity + self._cavity_follow[..., None] * moved_lips
         lips = self.jaw_weight[self.skin.mouth]
-        weight = self._cavity_follow * lips + (1 - self._cavity_follow) * self._cavity_jaw
+        weight = self._cavity_lips * lips + (1 - self._cavity_lips) * self._cavity_jaw
         cavity = cavity + weight[..., None] * (turned(cavity, turn, slide) - cavity)
         head[self.layout["mouth"]] = cavity.reshape(-1, 3)
         for part in ("lower_teeth", "tongue"):

@@ -173,7 +173,7 @@ def _cheek_and_nose(f: Skin) -> dict[str, Action]:
             + f.swell(2.6 * f.bump(43, 7, 12, 7) + 0.8 * f.bump(31, 19.5, 11, 3))
             + f.move(f.bump(52, 40, 9, 7), -0.5, -1.8, 0.2)
             + f.move(f.bump(26, -20, 9, 12), 0.4, 1.4, 0.4),
-            crows + pouch + 0.5 * fold,
+            crows + pouch + 0.35 * fold,
         ),
         "AU7": Action(
             f.swell(0.9 * f.bump(31, 22, 11, 2.6)) + f.move(f.bump(31, 20, 13, 5), -0.6, 1.4, 0.3),
@@ -216,7 +216,7 @@ def _smile(f: Skin) -> dict[str, Action]:
             + f.swell(3.6 * f.bump(41, -5, 12, 11) - 1.6 * f.bump(42, -44, 10, 12))
             + f.move(f.bump(14, -10, 7, 6), 1.6, 1.2, -0.8)
             + f.move(f.bump(32, 20, 12, 4), 0, 0.8, 0.5),
-            f.fold(NASOLABIAL, 1.8),
+            f.fold(NASOLABIAL, 1.45),
             8.0,
         ),
         "AU14": Action(

@@ -41,8 +41,8 @@ def build_layout(skin: SkinMesh) -> Layout:
     grids = {
         "eye_left": _grid_faces(len(_EYE_TILTS), _EYE_TURNS, wrap=True),
         "eye_right": _grid_faces(len(_EYE_TILTS), _EYE_TURNS, wrap=True)[:, ::-1],
-        "upper_teeth": _grid_faces(*_TEETH_SHAPE)[:, ::-1],
-        "lower_teeth": _grid_faces(*_TEETH_SHAPE),
+        "upper_teeth": _grid_faces(*_TEETH_SHAPE),
+        "lower_teeth": _grid_faces(*_TEETH_SHAPE)[:, ::-1],
         "tongue": _grid_faces(*_TONGUE_SHAPE)[:, ::-1],
         "ear_left": _grid_faces(len(_EAR_ROWS), _EAR_TURNS, wrap=True),
         "ear_right": _grid_faces(len(_EAR_ROWS), _EAR_TURNS, wrap=True)[:, ::-1],
@@ -158,9 +158,10 @@ def eye_tilt_and_turn() -> tuple[np.ndarray, np.ndarray]:
     return tilt.ravel(), turn.ravel()
 
 
-# per row behind the lips: depth behind the margin, height above or below the line, width, how far it is inside (0 to 1)
+# per row behind the lips: depth behind the margin, height above or below the line (the first row laps over the other
+# lip, so that closed lips show no crack), width, how far it is inside (0 to 1)
 _CAVITY = np.array(
-    [[1.6, 0.3, 1.0, 0.0], [3.4, 1.6, 1.0, 0.1], [5.0, 6.5, 1.02, 0.4], [6.0, 12.0, 1.04, 0.7], [14.0, 15.5, 1.08, 1.0],
+    [[1.4, -0.8, 1.0, 0.0], [3.4, 1.2, 1.0, 0.1], [5.0, 6.5, 0.99, 0.4], [6.5, 12.0, 0.97, 0.7], [14.0, 15.5, 1.03, 1.0],
      [26.0, 16.5, 1.1, 1.0], [42.0, 14.0, 0.9, 1.0], [58.0, 0.0, 0.0, 1.0]]
 )  # fmt: skip
 

@@ -10,9 +10,11 @@ two rolls along the mouth line, lids as a sphere melted into the eye socket. The
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 
 import numpy as np
 from scipy.interpolate import PchipInterpolator
+from scipy.ndimage import gaussian_filter1d
 
 from affectvlm.synthesis.procedural.topology import EYE, EYE_HALF_WIDTH, MOUTH, MOUTH_HALF_HEIGHT, MOUTH_HALF_WIDTH
 
@@ -103,7 +105,7 @@ def skin_surface(chart: np.ndarray, shape: Mapping[str, float]) -> np.ndarray:
     """(S, 3) float64 positions of chart points (S, 2), mm, before the nose tip is moved to the origin."""
     p = {name: 0.0 for name in SHAPE_NAMES} | dict(shape)
     lip, height = mouth_frame(chart)
-    x, y, z, front = _head(chart, height, p)
+    x, y, z, front = _head(chart[:, 0], MOUTH[1] + lip, height, p)
     side, ax = np.sign(x), np.abs(x)
     z = z + front * _bones(ax, y, p)
     out = front * (3.0 + 1.6 * p["cheekbone"]) * bell(ax, y, 60, 9, 13, 11)
@@ -115,12 +117,22 @@ def skin_surface(chart: np.ndarray, shape: Mapping[str, float]) -> np.ndarray:
     return _stretch(np.stack([x, y, z], 1), lip, p)
 
 
-def _head(chart: np.ndarray, height: np.ndarray, p: Mapping[str, float]) -> tuple[np.ndarray, ...]:
-    u, v = chart.T
+@lru_cache(maxsize=1)
+def _sections() -> tuple[np.ndarray, np.ndarray]:
+    """The sections at every half millimetre of v, (n,) and (7, n), smoothed so that no ring shows round the head."""
+    heights = np.arange(_SECTIONS[0, 0], _SECTIONS[-1, 0] + 0.25, 0.5)
+    columns = PchipInterpolator(_SECTIONS[:, 0], _SECTIONS[:, 1:])(heights).T
+    smooth = gaussian_filter1d(columns, 10.0, mode="nearest")  # 5 mm
+    keep = smoothstep(heights, 130, 160) + smoothstep(-heights, 150, 180)  # the crown and the cut of the neck
+    return heights, keep * columns + (1 - keep) * smooth
+
+
+def _head(u: np.ndarray, v: np.ndarray, height: np.ndarray, p: Mapping[str, float]) -> tuple[np.ndarray, ...]:
+    """Broad form at chart points whose v is measured with the mouth closed; `height` adds the curve of its line."""
     t = u / 75.0
-    columns = PchipInterpolator(_SECTIONS[:, 0], _SECTIONS[:, 1:])(v).T
-    y0, depth, width, widest, back, climb, point = columns
-    y0 = y0 + (height - v) * np.exp(-(((v + 38) / 40) ** 2))
+    heights, columns = _sections()
+    y0, depth, width, widest, back, climb, point = (np.interp(v, heights, column) for column in columns)
+    y0 = y0 + height - v
     flat = 1 - smoothstep(np.abs(u), 45, 120)  # in front, chart and face have the same x: t is about arcsin(u / width)
     q = u / np.maximum(width, 62.0)
     q = q / (1 + (q / 1.12) ** 8) ** 0.125
@@ -139,7 +151,8 @@ def _head(chart: np.ndarray, height: np.ndarray, p: Mapping[str, float]) -> tupl
 
 def head_without_features(chart: np.ndarray) -> np.ndarray:
     """(S, 3): the mean head's broad form, whose smooth normals say which way skin swells."""
-    x, y, z, _ = _head(chart, mouth_frame(chart)[1], dict.fromkeys(SHAPE_NAMES, 0.0))
+    lip, height = mouth_frame(chart)
+    x, y, z, _ = _head(chart[:, 0], MOUTH[1] + lip, height, dict.fromkeys(SHAPE_NAMES, 0.0))
     return np.stack([x, y, z], 1)
 
 
@@ -269,7 +282,7 @@ def _stretch(points: np.ndarray, lip: np.ndarray, p: Mapping[str, float]) -> np.
     dy = dy + 0.15 * p["lip_thickness"] * _lip_growth(x, lip, front)
     dy = dy - front * 2.0 * p["nose_length"] * bell(ax, y, 0, -8, 17, 11)
     dy = dy + front * 0.85 * p["eye_opening"] * (bell(ax, y, 31, 36, 9, 3.2) - 0.45 * bell(ax, y, 31, 26, 9, 3.2))
-    dy = dy + front * 0.085 * p["eye_tilt"] * (ax - 31) * bell(ax, y, 33, 31, 11, 8)
+    dy = dy + front * 0.065 * p["eye_tilt"] * (ax - 31) * bell(ax, y, 33, 31, 11, 8)
     dy = dy + front * 1.5 * p["brow_height"] * bell(ax, y, 32, 50, 20, 7)
     dy = dy - front * 1.4 * p["sag"] * (bell(ax, y, 42, 37, 10, 6) + 0.8 * bell(ax, y, 27, -41, 9, 9))
     dy = dy + 5.0 * p["forehead_height"] * smoothstep(y, 55, 130)
