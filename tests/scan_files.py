@@ -1,4 +1,4 @@
-"""Writes small scan files of every format from arrays known in closed form; only NumPy, Pillow and the standard library."""
+"""Writes small scan files of every format from arrays known in closed form, with NumPy and Pillow only."""
 
 from __future__ import annotations
 

@@ -44,6 +44,8 @@ READERS: dict[str, Callable[[ScanFile], RawScan]] = {
 EXTENSIONS = (*READERS, ".wrz", ".zip", ".gz")
 """What a user may upload."""
 
+MAX_MESSAGE = 500
+
 SAME_FORMAT = {".vrml": ".wrl", ".gltf": ".glb", ".pts": ".xyz"}
 
 
@@ -69,8 +71,7 @@ def read_scan(source: str | Path | bytes | BinaryIO, name: str | None = None) ->
         with np.errstate(all="ignore"):  # damaged numbers overflow on the way; `finish` judges what came out
             scan = _read(open_source(source, name, tuple(READERS)), shown)
     except ScanError as error:
-        message = str(error)
-        raise ScanError(message if message.startswith(shown + ": ") else f"{shown}: {message}") from None
+        raise ScanError(f"{shown}: {_plain(str(error))}") from None
     except MemoryError:
         raise ScanError(f"{shown}: more memory needed than there is; a smaller scan is needed") from None
     except Exception as error:  # noqa: BLE001  the last net: a stranger's file must never end in anything else
@@ -96,9 +97,17 @@ def _read(file: ScanFile, shown: str) -> Scan:
     elif found is None and words not in (UNKNOWN_BINARY, UNKNOWN_TEXT):
         raise ScanError(f"{_named(extension)} looks like {words}; accepted are {accepted()}")
     raw = reader(file)
+    if not len(raw.faces) and reader is not points.read:
+        raw.warnings.append("There are no faces; the vertices were read as a point cloud.")
     landmarks.attach(file, raw)
     raw.warnings = note + raw.warnings + list(dict.fromkeys(file.siblings.notes))
     return finish(raw, shown)
+
+
+def _plain(message: str) -> str:
+    """A message fit to be shown, whatever piece of the file it quotes: printable and of bounded length."""
+    text = "".join(c if c.isprintable() else "?" for c in message[:MAX_MESSAGE])
+    return text + ("..." if len(message) > MAX_MESSAGE else "")
 
 
 def _named(extension: str) -> str:

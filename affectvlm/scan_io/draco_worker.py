@@ -1,8 +1,8 @@
 """A process of its own that decodes one Draco mesh: Draco in, NumPy arrays out. Run as a file by `draco.py`.
 
-Damaged input can keep the decoder busy for minutes or make it ask for any amount of memory, and it is native code: here
-it can neither stall nor take down the program that reads the scan. Arguments: bytes of memory, seconds, wanted attribute
-ids. Output: the faces, then each wanted attribute (empty where absent), as consecutive .npy records.
+Damaged input can keep the decoder busy for minutes or make it ask for any amount of memory, and it is native code:
+here it can neither stall nor take down the program that reads the scan. Arguments: bytes of memory, seconds, wanted
+attribute ids. Output: the faces, then each wanted attribute (empty where absent), as consecutive .npy records.
 """
 
 import io

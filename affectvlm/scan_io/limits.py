@@ -17,9 +17,16 @@ FREE_EXPANSION_BYTES = 32 * MIB
 MAX_MEMBERS = 1000
 """Most entries of an archive."""
 
-MAX_VERTICES = 5_000_000
-MAX_FACES = 10_000_000
-"""Most triangles, after polygons are split."""
+MAX_VERTICES = 3_000_000
+MAX_FACES = 6_000_000
+"""Most triangles, after polygons are split. A face scan has 5,000 to 500,000 vertices and twice as many triangles."""
+
+MAX_NUMBERS = 30_000_000
+"""Most numbers in one list of a text file: some 6 seconds of reading."""
+
+MAX_LINES = 16_000_000
+MAX_LINE_BYTES = 16 * MIB
+"""Most lines of a text file that is read by lines, and the longest one."""
 
 MAX_TEXTURE_PIXELS = 2**26
 """Largest texture, or all textures of one scan together: 8192 x 8192 pixels, 192 MiB as RGB."""

@@ -10,8 +10,9 @@ import numpy as np
 from affectvlm.scan import ScanError
 from affectvlm.scan_io.raw import RawScan, check_counts, fan, to_bytes, whole
 from affectvlm.scan_io.source import ScanFile
-from affectvlm.scan_io.text import Lines, columns, numbers, plain_text, strip_comments, table
+from affectvlm.scan_io.text import Lines, columns, count_words, numbers, plain_text, strip_comments, table
 
+MAX_STREAM_NUMBERS = 3_000_000
 HEADER = re.compile(rb"\s*(ST)?(C)?(N)?(4)?(n)?OFF\b[ \t]*(BINARY)?")
 
 
@@ -80,6 +81,10 @@ def _set_faces(flat: np.ndarray, corners: np.ndarray, raw: RawScan) -> None:
 
 def _one_stream(text: bytes, vertices: int, faces: int, width: int) -> RawScan:
     """A file that does not keep one vertex or face a line: just the numbers in order, no colours on faces."""
+    if count_words(text) > MAX_STREAM_NUMBERS:
+        raise ScanError(
+            f"a large OFF file (over {MAX_STREAM_NUMBERS:,} numbers) that has not one vertex or face a line"
+        )
     values = numbers(text, "the OFF file")[3:]
     if len(values) < vertices * width + 4 * faces:
         raise ScanError(

@@ -60,8 +60,10 @@ class Columns:
 def read(file: ScanFile) -> RawScan:
     order, elements, textures, body = _header(file.data)
     for element in elements:
-        if element.name in ("vertex", "face"):
+        if element.name == "vertex":
             check_counts(element.count)
+        elif element.name == "face":
+            check_counts(0, element.count)
     columns = _ascii(elements, body) if order == "" else _binary(elements, body, order)
     if "vertex" not in columns:
         raise ScanError("a PLY file without a 'vertex' element")

@@ -94,13 +94,21 @@ def fan(count: np.ndarray) -> np.ndarray:
     return np.stack([first, first + step + 1, first + step + 2], axis=1)
 
 
+def _mixed(*parts: np.ndarray) -> np.ndarray:
+    """One well-mixed uint64 of several whole numbers a row, (n,): equal rows get equal keys, others all but never."""
+    key = np.zeros(len(parts[0]), np.uint64)
+    for part in parts:
+        key = (key ^ part.astype(np.uint64)) * np.uint64(0x9E3779B97F4A7C15)
+        key ^= key >> np.uint64(29)
+    return key
+
+
 def merge_equal(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Points (n, 3) float32 with bitwise equal rows made one → (distinct (m, 3), index (n,)), in order of
     appearance."""
     points = np.ascontiguousarray(points, np.float32) + np.float32(0)  # -0 becomes 0
-    bits = points.view(np.uint32).astype(np.uint64)
-    key = bits[:, 0] * np.uint64(0x9E3779B97F4A7C15) ^ bits[:, 1] * np.uint64(0xC2B2AE3D27D4EB4F)
-    key = (key ^ (key >> np.uint64(29))) * np.uint64(0x165667B19E3779F9) ^ bits[:, 2] * np.uint64(0xD6E8FEB86659FD93)
+    bits = points.view(np.uint32)
+    key = _mixed(*bits.T)
     _, first, index = np.unique(key, return_index=True, return_inverse=True)
     if not np.array_equal(bits[first][index], bits):  # two points with one key: settle it exactly
         _, first, index = np.unique(bits, axis=0, return_index=True, return_inverse=True)
@@ -191,13 +199,7 @@ def _good_faces(vertices: np.ndarray, faces: np.ndarray, good: np.ndarray, warni
         | (corners[:, 2] == corners[:, 0]).all(axis=1)
     )
     keep = usable & ~flat
-    low, high = faces.min(axis=1), faces.max(axis=1)
-    middle = faces.sum(axis=1) - low - high
-    order = np.lexsort((np.arange(len(faces)), high, middle, low))
-    same = np.zeros(len(faces), bool)
-    same[order[1:]] = True
-    for part in (low, middle, high):
-        same[order[1:]] &= part[order[1:]] == part[order[:-1]]
+    same = _repeated(faces)
     for mask, why in ((usable & flat, "had no area"), (keep & same, "were there twice")):
         if mask.any():
             warnings.append(f"{int(mask.sum())} of {len(faces)} faces {why} and were left out.")
@@ -205,6 +207,19 @@ def _good_faces(vertices: np.ndarray, faces: np.ndarray, good: np.ndarray, warni
     if not keep.any():
         raise ScanError(f"none of the {len(faces)} faces is usable (no area, or corners without coordinates)")
     return keep
+
+
+def _repeated(faces: np.ndarray) -> np.ndarray:
+    """(F,) bool: the same three vertices, in any order, make up an earlier face too."""
+    low, high = faces.min(axis=1), faces.max(axis=1)
+    middle = faces.sum(axis=1) - low - high
+    order = np.argsort(_mixed(low, middle, high), kind="stable")
+    same = np.ones(len(faces) - 1, bool)
+    for part in (low, middle, high):
+        same &= part[order[1:]] == part[order[:-1]]
+    result = np.zeros(len(faces), bool)
+    result[order[1:]] = same
+    return result
 
 
 def _one_uv_a_vertex(

@@ -196,7 +196,7 @@ def _unzip(file: ScanFile, extensions: tuple[str, ...]) -> ScanFile:
     except ScanError:
         raise
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError, EOFError, UnicodeError) as error:
-        raise ScanError(f"a damaged zip ({error})") from None
+        raise ScanError(f"a damaged zip ({str(error)[:80]})") from None
     unpacked = sum(info.file_size for info in members)
     if unpacked > MAX_UNPACKED_BYTES or (unpacked > FREE_EXPANSION_BYTES and unpacked > MAX_EXPANSION * len(file.data)):
         raise ScanError(
@@ -263,7 +263,7 @@ def _read_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, most: int) -> 
         with archive.open(info) as member:
             data = member.read(most + 1)
     except Exception as error:  # noqa: BLE001  the decompressors behind zipfile raise a dozen kinds on damaged data
-        raise ScanError(f"a damaged zip ({info.filename[:80]}: {error})") from None
+        raise ScanError(f"a damaged zip ({info.filename[:80]}: {str(error)[:80]})") from None
     if len(data) > most or len(data) != info.file_size:
         raise ScanError(f"a damaged zip ({info.filename[:80]} is not as long as declared)")
     return data

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import codecs
+from collections.abc import Iterator
 
 import numpy as np
 
 from affectvlm.scan import ScanError
+from affectvlm.scan_io.limits import MAX_LINE_BYTES, MAX_LINES, MAX_NUMBERS
 
 NEWLINE, RETURN, SPACE = 10, 13, 32
+BLOCK_BYTES = 4 * 1024 * 1024
+BLOCK_LINES = 200_000
+"""Work is done in blocks, so that scratch arrays stay small beside the text."""
 
 
 def plain_text(data: bytes, what: str) -> bytes:
@@ -25,8 +30,10 @@ def plain_text(data: bytes, what: str) -> bytes:
 
 def numbers(text: bytes, what: str, dtype: type = np.float64) -> np.ndarray:
     """Every number of `text`, separated by white space, (n,) `dtype`; ScanError where anything else stands there."""
-    if not text.strip():  # NumPy answers blanks with one made-up number
+    if not text[:1000].strip() and not text.strip():  # NumPy answers blanks with one made-up number
         return np.zeros(0, dtype)
+    if len(text) > 2 * MAX_NUMBERS and count_words(text) > MAX_NUMBERS:
+        raise ScanError(f"more than {MAX_NUMBERS:,} numbers in {what}; at most so many are accepted")
     try:
         values = np.fromstring(text, dtype=dtype, sep=" ")
     except ValueError:
@@ -45,36 +52,60 @@ def _first_bad_word(text: bytes, dtype: type) -> str:
     return "something that is no number"
 
 
+def count_words(text: bytes) -> int:
+    """Words separated by white space."""
+    codes, total = np.frombuffer(text, np.uint8), 0
+    for start in range(0, len(codes), BLOCK_BYTES):
+        blank = codes[start : start + BLOCK_BYTES + 1] <= SPACE  # one character on: words are counted at their ends
+        total += int(np.count_nonzero(~blank[:-1] & blank[1:]))
+    return total + int(len(codes) > 0 and codes[-1] > SPACE)
+
+
 def strip_comments(text: bytes, mark: bytes = b"#") -> bytes:
     """`text` with everything from `mark` (one character) to the end of its line turned to blanks."""
     if mark not in text:
         return text
     codes = np.frombuffer(text, np.uint8).copy()
+    for start, stop in _blocks(text):
+        _blank_comments(codes[start:stop], ord(mark))
+    return codes.tobytes()
+
+
+def _blank_comments(codes: np.ndarray, mark: int) -> None:
+    marks = np.flatnonzero(codes == mark)
+    if not len(marks):
+        return
     breaks = np.flatnonzero((codes == NEWLINE) | (codes == RETURN))
-    marks = np.flatnonzero(codes == ord(mark))
     line = np.searchsorted(breaks, marks)
     first = np.concatenate([[True], line[1:] != line[:-1]])
-    ends = np.append(breaks, len(codes))[line[first]]
     step = np.zeros(len(codes) + 1, np.int8)
     step[marks[first]] += 1
-    step[ends] -= 1
+    step[np.append(breaks, len(codes))[line[first]]] -= 1
     codes[np.cumsum(step[:-1], dtype=np.int8) > 0] = SPACE
-    return codes.tobytes()
 
 
 class Lines:
     """An index over the lines of a text that hold at least one word (white space separates words).
 
     Attributes:
-        words: (n,) words in each line.
-        first: (n,) offset of each line's first word in `codes`.
-        start, stop: (n,) offsets of each line, line break excluded.
+        words: (n,) int32 words in each line.
+        first: (n,) int32 offset of each line's first word in `codes`.
+        start, stop: (n,) int32 offsets of each line, line break excluded.
         codes: (bytes + 3,) uint8, the text and three blanks, so that `first + 2` is always inside.
+
+    Raises ScanError where there are more or longer lines than are accepted.
     """
 
     def __init__(self, text: bytes) -> None:
-        self.codes = np.frombuffer(text + b"   ", np.uint8).copy()
-        codes = self.codes[:-3]
+        if max(text.count(b"\n"), text.count(b"\r")) > MAX_LINES:
+            raise ScanError(f"more than {MAX_LINES:,} lines; at most so many are accepted")
+        self.codes = np.frombuffer(text + b"   ", np.uint8)
+        blocks = [self._index(start, stop) for start, stop in _blocks(text)]
+        self.words, self.first, self.start, self.stop = (np.concatenate(parts) for parts in zip(*blocks, strict=True))
+
+    def _index(self, block_start: int, block_stop: int) -> tuple[np.ndarray, ...]:
+        """words, first, start and stop of the filled lines in one block."""
+        codes = self.codes[block_start:block_stop]
         blank = codes <= SPACE
         opens = ~blank
         opens[1:] &= blank[:-1]
@@ -85,8 +116,9 @@ class Lines:
         word_index = np.searchsorted(word_at, np.append(start, len(codes)))
         words = np.diff(word_index)
         filled = words > 0
-        self.start, self.stop, self.words = start[filled], stop[filled], words[filled]
-        self.first = word_at[word_index[:-1][filled]]
+        first = word_at[word_index[:-1][filled]]
+        result = (words[filled], first + block_start, start[filled] + block_start, stop[filled] + block_start)
+        return tuple(values.astype(np.int32) for values in result)
 
     def __len__(self) -> int:
         return len(self.words)
@@ -100,15 +132,18 @@ class Lines:
 
     def text(self, chosen: np.ndarray, skip: int = 0) -> bytes:
         """The chosen lines (bool mask) as text, the first `skip` characters of each line's first word made blank."""
-        codes = self.codes
-        if skip:
-            codes = codes.copy()
+        index, pieces = np.flatnonzero(chosen), []
+        for at in range(0, len(index), BLOCK_LINES):
+            lines = index[at : at + BLOCK_LINES]
+            low = int(self.start[lines[0]])
+            codes = np.append(self.codes[low : self.stop[lines[-1]]], np.uint8(NEWLINE))
             for offset in range(skip):
-                codes[self.first[chosen] + offset] = SPACE
-        step = np.zeros(len(codes) + 1, np.int8)
-        step[self.start[chosen]] += 1
-        step[np.minimum(self.stop[chosen] + 1, len(codes))] -= 1  # with the line break
-        return codes[np.cumsum(step[:-1], dtype=np.int8) > 0].tobytes()
+                codes[self.first[lines] - low + offset] = SPACE
+            step = np.zeros(len(codes) + 1, np.int8)
+            step[self.start[lines] - low] += 1
+            step[self.stop[lines] - low + 1] -= 1  # with the line break
+            pieces.append(codes[np.cumsum(step[:-1], dtype=np.int8) > 0].tobytes())
+        return b"".join(pieces)
 
     def line(self, index: int) -> str:
         """One line as a string, at most 2,000 characters."""
@@ -118,6 +153,23 @@ class Lines:
             .decode("latin-1")
             .strip()
         )
+
+
+def _blocks(text: bytes) -> Iterator[tuple[int, int]]:
+    """(start, stop) of pieces of the text that end with a line break or the text."""
+    start = 0
+    while start < len(text):
+        stop = start + BLOCK_BYTES
+        if stop < len(text):
+            ends = [text.find(mark, stop, stop + MAX_LINE_BYTES) for mark in (b"\n", b"\r")]
+            ends = [end for end in ends if end >= 0]
+            if not ends and stop + MAX_LINE_BYTES < len(text):
+                raise ScanError(f"a line of more than {MAX_LINE_BYTES:,} bytes; shorter ones are accepted")
+            stop = min(ends) + 1 if ends else len(text)
+        yield start, min(stop, len(text))
+        start = stop
+    if not text:
+        yield 0, 0
 
 
 def columns(lines: Lines, chosen: np.ndarray, what: str, skip: int = 0) -> tuple[np.ndarray, np.ndarray]:

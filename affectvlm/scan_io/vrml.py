@@ -25,7 +25,8 @@ MAX_STRINGS = 1_000_000
 """Most strings and comments."""
 MAX_BRACKETS = 200_000
 MAX_SKELETON_BYTES = 2_000_000
-STRING_OR_COMMENT = re.compile(rb'"(?:[^"\\]|\\.)*"|#[^\r\n]*', re.DOTALL)
+STRING_OR_COMMENT = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)|#[^\r\n]*+', re.DOTALL)
+"""A string that does not end matches to the end of the file, so that nothing is looked at twice."""
 TOKEN = re.compile(rb"[{}\[\]]|\x01\d+\x01|\x02\d+\x02|[^\s{}\[\],\x01\x02]+")
 NUMBER = re.compile(rb"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?$")
 IGNORED = {"Inline", "WWWInline", "Script", "AsciiText", "Text", "IndexedLineSet", "Box", "Cube", "Sphere", "Cone",
@@ -164,12 +165,12 @@ def _skeleton(text: bytes) -> tuple[bytes, list[str], list[bytes]]:
     def take(match: re.Match[bytes]) -> bytes:
         if match[0][:1] == b"#":
             return b""
+        if len(match[0]) < 2 or match[0][-1:] != b'"':
+            raise ScanError("a VRML file with a text that does not end; it is cut off")
         strings.append(match[0][1:-1].decode("latin-1"))
         return b" \x01%d\x01 " % (len(strings) - 1)
 
     text = STRING_OR_COMMENT.sub(take, text)
-    if b'"' in text:
-        raise ScanError("a VRML file with a text that does not end; it is cut off")
     codes = np.frombuffer(text, np.uint8)
     brackets = np.flatnonzero((codes == ord("[")) | (codes == ord("]")))
     if len(brackets) > MAX_BRACKETS:
@@ -208,7 +209,9 @@ class _Builder:
         """Meshes at and below `node`. `state` is changed by nodes that set something for their followers (VRML 1)."""
         self.visited += 1
         if self.visited > MAX_SCENE_NODES or depth > MAX_SCENE_DEPTH:
-            raise ScanError(f"a VRML scene of more than {MAX_SCENE_NODES:,} nodes or {MAX_SCENE_DEPTH} levels")
+            raise ScanError(
+                f"a VRML scene of too many nodes; {MAX_SCENE_NODES:,} in {MAX_SCENE_DEPTH} levels are accepted"
+            )
         if node.type in IGNORED:
             self.warnings.append(f"A {node.type} node was passed over.")
         elif node.type in ("Coordinate3", "Coordinate"):
