@@ -205,7 +205,9 @@ def test_eyes_widen_and_tighten(model, even):
     assert wide > neutral + 1.5 and tight < neutral - 2
 
 
-@pytest.mark.parametrize("units", [{}, {"AU43": 1.0}, {"AU43": 0.5}, {"AU5": 1.0}, {"AU6": 1.0, "AU7": 1.0}, {"AU4": 1.0}])
+@pytest.mark.parametrize(
+    "units", [{}, {"AU43": 1.0}, {"AU43": 0.5}, {"AU5": 1.0}, {"AU6": 1.0, "AU7": 1.0}, {"AU4": 1.0}]
+)
 def test_lids_stay_outside_the_eyeball(model, units):
     tilt = np.unique(eye_tilt_and_turn()[0])
     for seed in range(4):

@@ -8,8 +8,8 @@ import numpy as np
 def timeline(onset_s: float, apex_s: float, offset_s: float, fps: float, peak: float = 1.0) -> np.ndarray:
     """Intensity of an expression over time: up from neutral, held, back to neutral.
 
-    Rise and fall are minimum-jerk curves, 10 t³ - 15 t⁴ + 6 t⁵ (Flash & Hogan 1985), whose speed and acceleration vanish
-    at both ends, as in a face that starts and stops moving softly.
+    Rise and fall are minimum-jerk curves, 10 t³ - 15 t⁴ + 6 t⁵ (Flash & Hogan 1985), whose speed and acceleration
+    vanish at both ends, as in a face that starts and stops moving softly.
 
     Args:
         onset_s: seconds from neutral to the peak, at least 0.

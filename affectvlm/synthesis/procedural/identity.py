@@ -57,14 +57,14 @@ class FaceIdentity:
 
 
 _BY_SEX = {  # what being a man adds, in standard deviations; a woman gets the opposite
-    "jaw_width": 0.55, "brow_ridge": 0.9, "brow_height": -0.55, "nose_width": 0.4, "nose_length": 0.3, "chin_length": 0.4,
-    "chin_width": 0.6, "lip_thickness": -0.35, "neck_width": 0.9, "cheekbone": -0.3, "forehead_slope": 0.4,
-    "eye_opening": -0.3, "nose_tip_up": -0.4, "face_length": 0.2,
+    "jaw_width": 0.55, "brow_ridge": 0.9, "brow_height": -0.55, "nose_width": 0.4, "nose_length": 0.3,
+    "chin_length": 0.4, "chin_width": 0.6, "lip_thickness": -0.35, "neck_width": 0.9, "cheekbone": -0.3,
+    "forehead_slope": 0.4, "eye_opening": -0.3, "nose_tip_up": -0.4, "face_length": 0.2,
 }  # fmt: skip
 _ANCESTRY = (  # directions in which populations differ; a person is somewhere between them
     {"nose_width": 1.5, "nose_bridge": -1.3, "lip_thickness": 1.5, "mouth_forward": 1.1, "nose_tip_up": 0.3},
-    {"nose_bridge": -1.1, "lid_fullness": 1.7, "eye_opening": -0.9, "eye_tilt": 0.9, "face_width": 0.9, "cheekbone": 0.8,
-     "brow_ridge": -0.6, "eye_depth": -0.8},
+    {"nose_bridge": -1.1, "lid_fullness": 1.7, "eye_opening": -0.9, "eye_tilt": 0.9, "face_width": 0.9,
+     "cheekbone": 0.8, "brow_ridge": -0.6, "eye_depth": -0.8},
     {"nose_bridge": 1.0, "nose_length": 0.7, "nose_width": -0.5, "eye_depth": 0.6, "lip_thickness": -0.5},
     {"nose_width": 0.5, "nose_forward": 0.6, "lip_thickness": 0.4, "lid_fullness": 0.4, "brow_ridge": 0.4},
 )  # fmt: skip

@@ -1,8 +1,8 @@
-"""From action units to a moved face: fields, lids on eyeballs, lips that touch but do not cross, the jaw about its hinge.
+"""From action units to a moved face: fields, lids on eyeballs, lips that touch but do not cross, the jaw's hinge.
 
-The order matters. Linear fields move the skin of a closed jaw; lids then close by a part of the gap that is left and are
-pushed out of the eyeball; lips are kept apart and off the teeth; last the jaw turns, taking skin, lower teeth and tongue
-with it.
+The order matters. Linear fields move the skin of a closed jaw; lids then close by a part of the gap that is left and
+are pushed out of the eyeball; lips are kept apart and off the teeth; last the jaw turns, taking skin, lower teeth and
+tongue with it.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ class Motion:
         self._names = names
 
     def _build_lids(self) -> None:
-        """Per eye: vertices near it, where they stand along the lids, how far they follow the upper and lower margin."""
+        """Per eye: vertices near it, where they stand along the lids, how far they follow the upper and lower one."""
         chart = self.skin.chart
         count = len(self.skin.eye_left)
         self._lid_columns = -np.cos(np.linspace(0, np.pi, count // 2 + 1))

@@ -2,8 +2,8 @@
 
 Every unit is one or more fields: where the skin is drawn (a direction, strongest at the muscle's insertion and fading
 with distance), where it swells, and which furrows appear. Furrows are separate fields so that age can deepen them. The
-units and what they look like follow Ekman & Friesen, Facial Action Coding System (1978); amounts are typical millimetres.
-Lid closure, jaw rotation and contact between lips, teeth and eyes are not linear and live in `motion`.
+units and their looks follow Ekman & Friesen, Facial Action Coding System (1978); amounts are typical millimetres. Lid
+closure, jaw rotation and contact between lips, teeth and eyes are not linear and live in `motion`.
 """
 
 from __future__ import annotations
@@ -57,11 +57,7 @@ class Skin:
 
     def skewed(self, cx: float, cy: float, sx: float, up: float, down: float) -> np.ndarray:
         """A bump that reaches `up` mm upward and `down` mm downward."""
-        return (
-            self.front
-            * bell(self.ax, self.y, cx, cy, sx, 1.0) ** 0
-            * np.exp(-0.5 * (((self.ax - cx) / sx) ** 2 + ((self.y - cy) / np.where(self.y > cy, up, down)) ** 2))
-        )
+        return self.front * bell(self.ax, self.y, cx, cy, sx, np.where(self.y > cy, up, down))
 
     def move(self, weight: np.ndarray, outward: float, up: float, forward: float) -> np.ndarray:
         """(S, 3): a pull of so many mm, mirrored on the other side."""
@@ -86,6 +82,18 @@ class Skin:
         """`middle(s)` along the mouth, fading over `above` mm up and `below` mm down."""
         reach = np.where(self.above, above, below)
         return self.front * middle(self.s) * np.exp(-0.5 * (self.lip / reach) ** 2)
+
+    def top(self, reach: float) -> np.ndarray:
+        """The upper lip and `reach` mm above it, weaker at the corners."""
+        return self.above * self.lip_weight(reach, 1.0, lambda s: np.exp(-((s / 0.85) ** 4)))
+
+    def bottom(self, reach: float) -> np.ndarray:
+        """The lower lip and `reach` mm below it, weaker at the corners."""
+        return ~self.above * self.lip_weight(1.0, reach, lambda s: np.exp(-((s / 0.85) ** 4)))
+
+    def gathered(self) -> np.ndarray:
+        """Everything round the mouth that is drawn towards its middle when the lips purse."""
+        return self.lip_weight(14, 14, lambda s: np.clip(s, 0, 1) * np.exp(-((np.clip(s - 1, 0, None) / 0.6) ** 2)))
 
 
 @dataclass(frozen=True)
@@ -120,8 +128,8 @@ def thin(f: Skin, part: float) -> np.ndarray:
 
 
 def build_actions(f: Skin) -> dict[str, Action]:
-    """All fields by name. "AU4" is split in two, drawing together and lowering, because raised brows stop the latter."""
-    return _brow(f) | _cheek_and_nose(f) | _smile(f) | _corners(f) | _lips(f)
+    """All fields by name. "AU4" is split into drawing together and lowering, because raised brows stop the latter."""
+    return _brow(f) | _cheek(f) | _sneer(f) | _smile(f) | _corners(f) | _chin_and_jaw(f) | _lips(f)
 
 
 def _brow(f: Skin) -> dict[str, Action]:
@@ -153,10 +161,30 @@ def _brow(f: Skin) -> dict[str, Action]:
     }
 
 
-def _cheek_and_nose(f: Skin) -> dict[str, Action]:
+def _under_eye(f: Skin) -> np.ndarray:
+    return f.furrow([[19, 22], [26, 18], [34, 17], [43, 20]], 1.0, 2.0)
+
+
+def _cheek(f: Skin) -> dict[str, Action]:
     feet = [[[47, 30], [53, 34], [60, 39]], [[48, 28], [55, 29], [63, 30]], [[47, 26], [54, 23], [61, 20]]]
     crows = sum(f.furrow(line, 0.65, 1.9) for line in feet)
-    pouch = f.furrow([[19, 22], [26, 18], [34, 17], [43, 20]], 1.0, 2.0)
+    pouch = _under_eye(f)
+    return {
+        "AU6": Action(
+            f.move(f.skewed(45, 3, 15, 12, 14), -0.6, 5.6, 2.2)
+            + f.swell(2.6 * f.bump(43, 7, 12, 7) + 0.8 * f.bump(31, 19.5, 11, 3))
+            + f.move(f.bump(52, 40, 9, 7), -0.5, -1.8, 0.2)
+            + f.move(f.bump(26, -20, 9, 12), 0.4, 1.4, 0.4),
+            crows + pouch + 0.5 * f.fold(NASOLABIAL[:5], 1.05),
+        ),
+        "AU7": Action(
+            f.swell(0.9 * f.bump(31, 22, 11, 2.6)) + f.move(f.bump(31, 20, 13, 5), -0.6, 1.4, 0.3),
+            0.5 * pouch + 0.2 * crows,
+        ),
+    }
+
+
+def _sneer(f: Skin) -> dict[str, Action]:
     bunny = sum(
         f.furrow(line, 0.9, 1.5)
         for line in (
@@ -166,19 +194,7 @@ def _cheek_and_nose(f: Skin) -> dict[str, Action]:
             [[-3, 38], [0, 39], [3, 38]],
         )
     )
-    fold = f.fold(NASOLABIAL[:5], 1.5)
     return {
-        "AU6": Action(
-            f.move(f.skewed(45, 3, 15, 12, 14), -0.6, 5.6, 2.2)
-            + f.swell(2.6 * f.bump(43, 7, 12, 7) + 0.8 * f.bump(31, 19.5, 11, 3))
-            + f.move(f.bump(52, 40, 9, 7), -0.5, -1.8, 0.2)
-            + f.move(f.bump(26, -20, 9, 12), 0.4, 1.4, 0.4),
-            crows + pouch + 0.35 * fold,
-        ),
-        "AU7": Action(
-            f.swell(0.9 * f.bump(31, 22, 11, 2.6)) + f.move(f.bump(31, 20, 13, 5), -0.6, 1.4, 0.3),
-            0.5 * pouch + 0.2 * crows,
-        ),
         "AU9": Action(
             f.move(f.skewed(16, -7, 7, 13, 6), 0.5, 5.0, -0.2)
             + f.move(f.skewed(24, -16, 8, 10, 9), -1.2, 6.0, 1.2)
@@ -195,7 +211,7 @@ def _cheek_and_nose(f: Skin) -> dict[str, Action]:
             + f.move(f.skewed(15, -8, 6, 6, 5), 0.8, 2.4, 0)
             + f.move(f.lip_weight(8, 8, corner), 0, 1.6, 0)
             + f.swell(2.0 * f.bump(30, -8, 9, 8)),
-            fold + 0.3 * pouch,
+            f.fold(NASOLABIAL[:5], 1.5) + 0.3 * _under_eye(f),
             4.0,
         ),
     }
@@ -252,15 +268,13 @@ def _corners(f: Skin) -> dict[str, Action]:
     }
 
 
-def _lips(f: Skin) -> dict[str, Action]:
-    def top(fall: float) -> np.ndarray:
-        return f.lip_weight(fall, 1.0, lambda s: np.exp(-((s / 0.85) ** 4))) * f.above
+def _chin_weight(f: Skin) -> np.ndarray:
+    return f.skewed(0, -65, 13, 9, 8)
 
-    def bottom(fall: float) -> np.ndarray:
-        return f.lip_weight(1.0, fall, lambda s: np.exp(-((s / 0.85) ** 4))) * ~f.above
 
-    whole = f.lip_weight(8, 8, lambda s: np.exp(-((s / 1.0) ** 4)))
-    chin = f.front * np.exp(-0.5 * ((f.x / 13) ** 2 + ((f.y + 65) / np.where(f.y > -65, 9, 8)) ** 2))
+def _chin_and_jaw(f: Skin) -> dict[str, Action]:
+    """The jaw's turn is made in `motion`; here only what the skin does besides."""
+    chin, gathered = _chin_weight(f), f.gathered()
     dimples = (
         0.25
         * np.cos(f.x * 1.15)
@@ -268,37 +282,57 @@ def _lips(f: Skin) -> dict[str, Action]:
         * f.front
         * np.exp(-0.5 * ((f.x / 9) ** 2 + ((f.y + 66) / 6) ** 2))
     )
-    purse = 0.22 * np.cos(f.x * 1.3) * f.lip_weight(9, 8, lambda s: np.exp(-((s / 0.55) ** 2))) * (np.abs(f.lip) > 2)
     part_top = f.lip_weight(8, 1.0, arch) * f.above
     part_bottom = f.lip_weight(1.0, 9, arch) * ~f.above
     return {
         "AU16": Action(
             f.move(f.lip_weight(1.0, 9, lambda s: np.exp(-((s / 0.78) ** 6))) * ~f.above, 0.3, -6.0, 0.6)
-            + f.swell(1.2 * f.bump(13, -56, 9, 4)) + f.move(f.bump(20, -56, 9, 8), 0.6, -2.2, 0),
+            + f.swell(1.2 * f.bump(13, -56, 9, 4))
+            + f.move(f.bump(20, -56, 9, 8), 0.6, -2.2, 0),
             f.furrow([[-15, -57], [0, -58], [15, -57]], 0.7, 2.6),
             6.0,
         ),
         "AU17": Action(
             f.move(chin, 0, 6.5, 1.4)
             + f.swell(1.8 * f.bump(0, -66, 10, 6))
-            + f.move(bottom(8), 0, 4.2, 3.4)
-            + f.move(top(7), 0, 2.6, 1.4)
+            + f.move(f.bottom(8), 0, 4.2, 3.4)
+            + f.move(f.top(7), 0, 2.6, 1.4)
             + f.move(f.lip_weight(8, 9, corner), 0, -1.6, 0),
             f.swell(dimples) + f.furrow([[-13, -53], [0, -52], [13, -53]], 1.6, 2.6),
             8.0,
         ),
+        "AU25": Action(f.move(part_top, 0, 2.2, 0.3) + f.move(part_bottom, 0, -3.4, 0.2), None, 6.0),
+        "AU26": Action(f.move(gathered, -3.0, 0, 0.5), None, 8.0),
+        "AU27": Action(f.move(gathered, -5.5, 0, 0.5) - f.swell(1.5 * f.bump(42, -30, 12, 14)), None, 8.0),
+        "AU34": Action(
+            f.swell(9.0 * f.bump(38, -32, 13, 14) + 3.0 * f.bump(16, -26, 10, 5) + 3.0 * f.bump(16, -52, 11, 5))
+            + f.move(f.lip_weight(9, 9, corner), -2.0, 0, 2.5),
+            None,
+            8.0,
+        ),
+    }
+
+
+def _lips(f: Skin) -> dict[str, Action]:
+    whole, gathered = f.lip_weight(8, 8, lambda s: np.exp(-(s**4))), f.gathered()
+    purse = 0.22 * np.cos(f.x * 1.3) * f.lip_weight(9, 8, lambda s: np.exp(-((s / 0.55) ** 2))) * (np.abs(f.lip) > 2)
+    return {
         "AU18": Action(
-            f.move(side_reach_in(f), -10.0, 0, 0)
+            f.move(gathered, -10.0, 0, 0)
             + f.move(whole, 0, 0, 5.2)
             + f.move(f.lip_weight(9, 9, corner), 0, 0, 3.4)
-            + f.move(top(7), 0, 1.0, 0) - f.move(bottom(7), 0, 1.0, 0),
-            f.swell(purse), 8.0,
+            + f.move(f.top(7), 0, 1.0, 0)
+            - f.move(f.bottom(7), 0, 1.0, 0),
+            f.swell(purse),
+            8.0,
         ),
         "AU22": Action(
-            f.move(side_reach_in(f), -5.5, 0, 0)
-            + f.move(top(8), 0, 4.2, 5.5) + f.move(bottom(8), 0, -5.0, 4.8)
+            f.move(gathered, -5.5, 0, 0)
+            + f.move(f.top(8), 0, 4.2, 5.5)
+            + f.move(f.bottom(8), 0, -5.0, 4.8)
             + f.move(f.lip_weight(8, 8, corner), 0, 0, 4.5),
-            None, 8.0,
+            None,
+            8.0,
         ),
         "AU23": Action(
             thin(f, 0.42)
@@ -311,27 +345,15 @@ def _lips(f: Skin) -> dict[str, Action]:
             thin(f, 0.5)
             + f.move((f.upper + f.lower) * arch(f.s), 0, 0, -2.4)
             + f.swell(1.7 * f.bump(0, -50, 18, 4) + 1.4 * f.bump(8, -27, 11, 3.5) + 1.2 * f.bump(34, -42, 7, 9))
-            + f.move(chin, 0, 1.6, 0.8),
+            + f.move(_chin_weight(f), 0, 1.6, 0.8),
             f.furrow([[-13, -54], [0, -55], [13, -54]], 1.1, 2.5),
-        ),
-        "AU25": Action(f.move(part_top, 0, 2.2, 0.3) + f.move(part_bottom, 0, -3.4, 0.2), None, 6.0),
-        "AU26": Action(f.move(side_reach_in(f), -3.0, 0, 0.5), None, 8.0),
-        "AU27": Action(f.move(side_reach_in(f), -5.5, 0, 0.5) - f.swell(1.5 * f.bump(42, -30, 12, 14)), None, 8.0),
-        "AU34": Action(
-            f.swell(9.0 * f.bump(38, -32, 13, 14) + 3.0 * f.bump(16, -26, 10, 5) + 3.0 * f.bump(16, -52, 11, 5))
-            + f.move(f.lip_weight(9, 9, corner), -2.0, 0, 2.5),
-            None,
-            8.0,
         ),
         "AU28": Action(
             thin(f, 0.8)
             + f.move((f.upper + f.lower) * np.sqrt(arch(f.s)), 0, 0, -3.0)
-            + f.move(top(7), 0, -1.6, -1.6) + f.move(bottom(8), 0, 2.0, -1.8),
-            None, 6.0,
+            + f.move(f.top(7), 0, -1.6, -1.6)
+            + f.move(f.bottom(8), 0, 2.0, -1.8),
+            None,
+            6.0,
         ),
-    }  # fmt: skip
-
-
-def side_reach_in(f: Skin) -> np.ndarray:
-    """Everything round the mouth that is gathered towards the middle when the lips purse."""
-    return f.lip_weight(14, 14, lambda s: np.clip(s, 0, 1) * np.exp(-((np.clip(s - 1, 0, None) / 0.6) ** 2)))
+    }

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from affectvlm.synthesis.procedural.surface import EYE_CENTRE, EYE_RADIUS, bell, mouth_line, smoothstep
+from affectvlm.synthesis.procedural.surface import EYE_CENTRE, EYE_RADIUS, bell, smoothstep
 from affectvlm.synthesis.procedural.topology import SkinMesh
 
 PARTS = ("skin", "lid_left", "lid_right", "eye_left", "eye_right", "mouth", "upper_teeth", "lower_teeth", "tongue",
@@ -161,8 +161,8 @@ def eye_tilt_and_turn() -> tuple[np.ndarray, np.ndarray]:
 # per row behind the lips: depth behind the margin, height above or below the line (the first row laps over the other
 # lip, so that closed lips show no crack), width, how far it is inside (0 to 1)
 _CAVITY = np.array(
-    [[1.4, -0.8, 1.0, 0.0], [3.4, 1.2, 1.0, 0.1], [5.0, 6.5, 0.99, 0.4], [6.5, 12.0, 0.97, 0.7], [14.0, 15.5, 1.03, 1.0],
-     [26.0, 16.5, 1.1, 1.0], [42.0, 14.0, 0.9, 1.0], [58.0, 0.0, 0.0, 1.0]]
+    [[1.4, -0.8, 1.0, 0.0], [3.4, 1.2, 1.0, 0.1], [5.0, 6.5, 0.99, 0.4], [6.5, 12.0, 0.97, 0.7],
+     [14.0, 15.5, 1.03, 1.0], [26.0, 16.5, 1.1, 1.0], [42.0, 14.0, 0.9, 1.0], [58.0, 0.0, 0.0, 1.0]]
 )  # fmt: skip
 
 
@@ -232,7 +232,13 @@ def _tongue() -> np.ndarray:
     back, across = np.meshgrid(np.linspace(0, 1, 11), np.linspace(-1, 1, 13), indexing="ij")
     half = 17.0 * np.sqrt(np.clip(1 - (1 - np.clip(back * 1.6, 0, 1)) ** 2, 0.02, None))
     x = half * np.sin(across * np.pi / 2)
-    y = -51.0 + 4.5 * np.sin(np.clip(back * 1.3, 0, 1) * np.pi * 0.55) - 5.0 * back - 3.5 * across**2 + 0.9 * np.abs(across) ** 0.5
+    y = (
+        -51.0
+        + 4.5 * np.sin(np.clip(back * 1.3, 0, 1) * np.pi * 0.55)
+        - 5.0 * back
+        - 3.5 * across**2
+        + 0.9 * np.abs(across) ** 0.5
+    )
     z = -31.0 - 40.0 * back
     return np.stack([x, y, z], -1).reshape(-1, 3)
 
@@ -265,7 +271,3 @@ def _ear(points: np.ndarray, shape: Mapping[str, float]) -> np.ndarray:
     tilt = np.deg2rad(12.0)
     a, b = a * np.cos(tilt) + b * np.sin(tilt), b * np.cos(tilt) - a * np.sin(tilt)
     return base + (a[..., None] * along + b[..., None] * [0, 1, 0] + height[..., None] * out).reshape(-1, 3)
-
-
-def mouth_rest_line(x: np.ndarray) -> np.ndarray:
-    return mouth_line(x)

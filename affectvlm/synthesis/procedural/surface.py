@@ -65,9 +65,11 @@ _NOSE_PROFILE = np.array(  # height, depth of the ridge, half width of the ridge
 )  # fmt: skip
 
 
-def bell(x: np.ndarray, y: np.ndarray, cx: float, cy: float, sx: float, sy: float | None = None) -> np.ndarray:
+def bell(
+    x: np.ndarray, y: np.ndarray, cx: float, cy: float, sx: float, sy: float | np.ndarray | None = None
+) -> np.ndarray:
     """A Gaussian bump of height 1 at (cx, cy)."""
-    return np.exp(-0.5 * (((x - cx) / sx) ** 2 + ((y - cy) / (sy or sx)) ** 2))
+    return np.exp(-0.5 * (((x - cx) / sx) ** 2 + ((y - cy) / (sx if sy is None else sy)) ** 2))
 
 
 def smoothstep(x: np.ndarray, low: float, high: float) -> np.ndarray:

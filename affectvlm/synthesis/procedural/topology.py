@@ -108,22 +108,17 @@ def _eye_points() -> tuple[np.ndarray, np.ndarray]:
 
 def _mouth_points() -> tuple[np.ndarray, np.ndarray]:
     """The left half of the opening, from the top over the corner to the bottom, and the rows round it."""
-    turn = np.linspace(-np.pi, np.pi, 121)[30:91]  # even count on both lips, corner included
-    turn = np.pi / 2 - (turn + np.pi / 2)
-    whole = np.linspace(0, 2 * np.pi, 120, endpoint=False)
 
-    # bunch the rows a little less at the corners than an ellipse's own angle would
-    def ellipse(t: np.ndarray) -> np.ndarray:
-        return MOUTH + np.stack([MOUTH_HALF_WIDTH * np.sin(t), MOUTH_HALF_HEIGHT * np.cos(t)], 1)
+    def ellipse(turn: np.ndarray) -> np.ndarray:
+        return MOUTH + np.stack([MOUTH_HALF_WIDTH * np.sin(turn), MOUTH_HALF_HEIGHT * np.cos(turn)], 1)
 
-    half = np.linspace(0, np.pi, 61)
-    outline = ellipse(half)
+    outline = ellipse(np.linspace(0, np.pi, 61))
     outline[[0, -1], 0] = 0.0
-    rings = [_offset(ellipse(whole), d) for d in _MOUTH_RINGS[1:]]
-    rings = np.concatenate(rings)
-    on_midline = np.abs(rings[:, 0]) < 1e-6
-    rings[on_midline, 0] = 0.0
-    return outline, rings[rings[:, 0] >= 0.0][_thin(rings[rings[:, 0] >= 0.0])]
+    whole = ellipse(np.linspace(0, 2 * np.pi, 120, endpoint=False))
+    rings = np.concatenate([_offset(whole, d) for d in _MOUTH_RINGS[1:]])
+    rings[np.abs(rings[:, 0]) < 1e-6, 0] = 0.0
+    left = rings[rings[:, 0] >= 0.0]
+    return outline, left[_thin(left)]
 
 
 def _thin(points: np.ndarray) -> np.ndarray:
@@ -176,9 +171,7 @@ def _border_points() -> np.ndarray:
     middle = [V_RANGE[0]]
     while middle[-1] < V_RANGE[1] - 4:
         middle.append(middle[-1] + spacing(np.array([[0.0, middle[-1]]]))[0])
-    middle = np.array(middle) * (V_RANGE[1] - V_RANGE[0]) / (middle[-1] - V_RANGE[0]) + V_RANGE[0] * (
-        1 - (V_RANGE[1] - V_RANGE[0]) / (middle[-1] - V_RANGE[0])
-    )
+    middle = np.interp(middle, [middle[0], middle[-1]], V_RANGE)
     back = np.linspace(*V_RANGE, 42)
     across = np.linspace(0, U, 27)[1:-1]
     return np.concatenate(
