@@ -140,15 +140,10 @@ def _find(scan: Scan) -> Pose:
     """Pose of a tidy scan: the best of some starts, each refined."""
     rng = np.random.default_rng(0)
     best: Candidate | None = None
-    for guess, word in _starts(scan, rng):
-        surface = _surface_near(scan, guess, rng)
-        if surface is None:
-            continue
-        for begin, seen in _second_look(guess, word, surface, rng):
-            candidate = _fit(begin, seen, surface, scan.unit, rng)
-            if best is None or candidate.certainty > best.certainty:
-                best = candidate
-        if best is not None and best.certainty > ENOUGH:
+    for candidate in _candidates(scan, rng):
+        if best is None or candidate.certainty > best.certainty:
+            best = candidate
+        if best.certainty > ENOUGH:
             break
     if best is None:
         raise ScanError(f"{scan.source or 'scan'}: no surface left where a face could be")
@@ -156,15 +151,26 @@ def _find(scan: Scan) -> Pose:
     return Pose(rotation, translation, scale, best.certainty)
 
 
-def _starts(scan: Scan, rng: np.random.Generator) -> Iterator[tuple[Similarity, Correspondences | None]]:
+def _candidates(scan: Scan, rng: np.random.Generator) -> Iterator[Candidate]:
+    """Refined poses, the most promising first; each is computed only when asked for."""
+    for guess in _starts(scan, rng):
+        surface = _surface_near(scan, guess, rng)
+        if surface is None:
+            continue
+        word = correspondences([take_sample(surface, rng)], shipped_network())[0]
+        for begin in (solve(word)[0], guess):
+            yield _fit(begin, word, surface, scan.unit, rng)
+
+
+def _starts(scan: Scan, rng: np.random.Generator) -> Iterator[Similarity]:
     """Coarse transforms, the most trusted first: from landmarks, then from the network's look at the whole scan."""
     from_landmarks = pose_from_landmarks(scan.landmarks, None)
     if from_landmarks is not None:
-        yield from_landmarks, None
+        yield from_landmarks
     surface = surface_points(scan.vertices, scan.faces, SURFACE_POINTS, rng)
-    samples = [take_sample(surface, rng) for _ in range(FIRST_LOOKS)]
-    for word in correspondences(samples, shipped_network()):
-        yield solve(word)[0], word
+    for _ in range(FIRST_LOOKS):
+        word = correspondences([take_sample(surface, rng)], shipped_network())[0]
+        yield solve(word)[0]
 
 
 def _surface_near(scan: Scan, guess: Similarity, rng: np.random.Generator) -> np.ndarray | None:
@@ -180,15 +186,6 @@ def _surface_near(scan: Scan, guess: Similarity, rng: np.random.Generator) -> np
     else:
         surface = surface_points(scan.vertices[keep], faces, SURFACE_POINTS, rng)
     return surface if len(surface) >= MIN_POINTS else None
-
-
-def _second_look(
-    guess: Similarity, word: Correspondences | None, surface: np.ndarray, rng: np.random.Generator
-) -> Iterator[tuple[Similarity, Correspondences]]:
-    """Starts for the fit: what the network says of the surface near the guess, and the guess itself."""
-    near = correspondences([take_sample(surface, rng)], shipped_network())[0]
-    yield solve(near)[0], near
-    yield guess, near
 
 
 def _fit(
