@@ -276,7 +276,7 @@ def _chin_and_jaw(f: Skin) -> dict[str, Action]:
     """The jaw's turn is made in `motion`; here only what the skin does besides."""
     chin, gathered = _chin_weight(f), f.gathered()
     dimples = (
-        0.25
+        0.12
         * np.cos(f.x * 1.15)
         * np.sin(f.y * 1.05)
         * f.front

@@ -104,13 +104,13 @@ def _twins(skin: SkinMesh, slices: Mapping[str, slice]) -> np.ndarray:
 
 def attach(skin: SkinMesh, points: np.ndarray, layout: Layout, shape: Mapping[str, float]) -> np.ndarray:
     """(V, 3) float64: the skin's points (S, 3) followed by the points of all other parts, in the order of `PARTS`."""
-    eye = eye_centre(points, skin)
+    left, right = eye_centre(points[skin.eye_left]), eye_centre(points[skin.eye_right])
     pieces = {"skin": points}
     mirror = np.array([-1.0, 1, 1])
-    pieces["lid_left"] = lid_rim(points[skin.eye_left], eye)
-    pieces["lid_right"] = lid_rim(points[skin.eye_right], eye * mirror)
-    pieces["eye_left"] = eye + _eyeball()
-    pieces["eye_right"] = pieces["eye_left"] * mirror
+    pieces["lid_left"] = lid_rim(points[skin.eye_left], left)
+    pieces["lid_right"] = lid_rim(points[skin.eye_right], right)
+    pieces["eye_left"] = left + _eyeball()
+    pieces["eye_right"] = right + _eyeball() * mirror
     pieces["mouth"] = _mouth_cavity(points[skin.mouth])
     width = 1 + 0.03 * shape.get("mouth_width", 0.0)
     forward = 1.8 * shape.get("mouth_forward", 0.0)
@@ -123,9 +123,8 @@ def attach(skin: SkinMesh, points: np.ndarray, layout: Layout, shape: Mapping[st
     return np.concatenate([pieces[part] for part in PARTS])
 
 
-def eye_centre(points: np.ndarray, skin: SkinMesh) -> np.ndarray:
-    """Middle of the left eyeball, following the lids where an identity moves them."""
-    ring = points[skin.eye_left]
+def eye_centre(ring: np.ndarray) -> np.ndarray:
+    """Middle of an eyeball, following its lid margin (n, 3) where an identity moves it."""
     inner, outer = ring[0], ring[len(ring) // 2]
     middle = (inner + outer) / 2
     return np.array([middle[0], middle[1] + EYE_CENTRE[1] - 29.4, ring[:, 2].mean() - 9.8])
@@ -161,7 +160,7 @@ def eye_tilt_and_turn() -> tuple[np.ndarray, np.ndarray]:
 # per row behind the lips: depth behind the margin, height above or below the line (the first row laps over the other
 # lip, so that closed lips show no crack), width, how far it is inside (0 to 1)
 _CAVITY = np.array(
-    [[1.4, -0.8, 1.0, 0.0], [3.4, 1.2, 1.0, 0.1], [5.0, 6.5, 0.99, 0.4], [6.5, 12.0, 0.97, 0.7],
+    [[1.4, -0.8, 1.0, 0.0], [3.4, 1.2, 1.0, 0.1], [5.0, 6.5, 0.99, 0.4], [9.0, 11.0, 0.97, 0.7],
      [14.0, 15.5, 1.03, 1.0], [26.0, 16.5, 1.1, 1.0], [42.0, 14.0, 0.9, 1.0], [58.0, 0.0, 0.0, 1.0]]
 )  # fmt: skip
 
@@ -203,12 +202,12 @@ def _teeth(upper: bool) -> np.ndarray:
     gap = np.exp(-(((np.minimum(within, 1 - within)) / 0.09) ** 2))
     length = np.array([10.2, 8.8, 9.8, 8.2, 7.6, 7.0, 7.0] if upper else [8.6, 8.8, 9.4, 8.4, 7.8, 7.2, 7.2])[tooth]
     length = length - 1.3 * gap
-    front = arch_depth(x / (1 if upper else 0.93)) - (0.0 if upper else 2.6)
+    front = arch_depth(x / (1 if upper else 0.93)) - (0.0 if upper else 3.2)
     down = -1.0 if upper else 1.0
     neck = -29.5 if upper else -47.6
     # rows: three of gum, five down the face of the tooth, two back over its edge
     along = np.array([-9.0, -4.0, 0.0, 0.12, 0.4, 0.75, 0.95, 1.0, 0.97, 0.4])
-    bulge = np.array([-1.5, 0.6, 0.5, 0.9, 1.2, 0.9, 0.3, -0.6, -2.4, -4.5])
+    bulge = np.array([-6.0, -0.8, 0.4, 0.9, 1.2, 0.9, 0.3, -0.6, -2.4, -4.5])
     y = np.where(along[:, None] < 0, neck - down * -along[:, None], neck + down * along[:, None] * length)
     z = front + bulge[:, None] - 1.0 * gap * (along[:, None] > 0)
     return np.stack([np.broadcast_to(x, y.shape), y, z], -1).reshape(-1, 3)
