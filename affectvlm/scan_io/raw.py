@@ -25,6 +25,9 @@ UNITS = (("mm", 1.0, 90.0, 900.0), ("cm", 10.0, 6.0, 90.0), ("m", 1000.0, 0.06, 
 shoulders (900 mm). A diagonal of 60 to 90 could be a small mask in mm or a bust in cm: masks are seldom that
 small."""
 
+MAX_TILES = 1e4
+"""Texture coordinates are clipped to this many repetitions of the image."""
+
 MILLIMETRES = {unit: factor for unit, factor, _, _ in UNITS}
 
 
@@ -147,7 +150,7 @@ def finish(raw: RawScan, source: str) -> Scan:
     if len(faces):
         keep = _good_faces(vertices, faces, good, warnings)
         source_vertex, faces, uv, texture = _one_uv_a_vertex(raw, faces[keep], keep, warnings)
-        lost = len(vertices) - np.unique(source_vertex).size - int((~good).sum())
+        lost = len(vertices) - int(_named(source_vertex, len(vertices)).sum()) - int((~good).sum())
         if lost > 0:
             warnings.append(f"{lost} of {len(vertices)} vertices belong to no face and were left out.")
     else:
@@ -231,10 +234,9 @@ def _one_uv_a_vertex(
     Unused vertices drop out here, as only corners of faces are gathered.
     """
     if raw.uv is None or raw.uv_faces is None or not (raw.uv_faces[keep] >= 0).any():
-        origin, index = np.unique(faces, return_inverse=True)
         if raw.images:
             warnings.append("A texture came with the scan but no texture coordinates, so it was left out.")
-        return origin, index.reshape(-1, 3), None, None
+        return *_without_unused(faces, len(raw.vertices)), None, None
     uv_faces = raw.uv_faces[keep]
     check_indices(uv_faces, len(raw.uv), "texture coordinates", least=-1)
     image = np.full(len(faces), 0 if raw.images else -1)
@@ -245,7 +247,13 @@ def _one_uv_a_vertex(
     if bare:
         warnings.append(f"{bare} of {len(faces)} faces have no texture coordinates.")
 
-    table = np.nan_to_num(np.clip(np.append(raw.uv, [[0.0, 0.0]], axis=0), -1e4, 1e4))  # last row: corners without
+    if len(raw.images) <= 1 and not bare and (image == image[0]).all() and np.array_equal(uv_faces, faces):
+        origin, faces = _without_unused(faces, len(raw.vertices))  # one uv a vertex already: no need to sort
+        uv = np.nan_to_num(np.clip(raw.uv[origin], -MAX_TILES, MAX_TILES))
+        return origin, faces, uv.astype(np.float32), raw.images[0] if image[0] >= 0 else None
+    table = np.nan_to_num(
+        np.clip(np.append(raw.uv, [[0.0, 0.0]], axis=0), -MAX_TILES, MAX_TILES)
+    )  # last row: corners without
     table_size, images = len(table), len(raw.images) + 1
     key = (faces * images + image_of_corner + 1) * table_size + np.where(uv_faces < 0, table_size - 1, uv_faces)
     key, index = np.unique(key, return_inverse=True)
@@ -253,6 +261,19 @@ def _one_uv_a_vertex(
     image_of_vertex = key // table_size % images - 1
     texture, uv = pack_atlas(raw.images, uv, image_of_vertex, warnings)
     return key // table_size // images, index.reshape(-1, 3), uv.astype(np.float32), texture
+
+
+def _named(index: np.ndarray, count: int) -> np.ndarray:
+    """(count,) bool: which numbers below `count` occur in `index`."""
+    mask = np.zeros(count, bool)
+    mask[index] = True
+    return mask
+
+
+def _without_unused(faces: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """(vertices that occur in faces, in order; faces counted among those)."""
+    used = _named(faces, count)
+    return np.flatnonzero(used), (np.cumsum(used) - 1)[faces]
 
 
 def _unit(points: np.ndarray, declared: str | None, warnings: list[str]) -> tuple[str, float]:
