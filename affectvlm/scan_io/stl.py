@@ -64,7 +64,10 @@ def _ascii(data: bytes) -> np.ndarray:
     if count % 3 or (count and (lines.words[is_vertex] != 4).any()):
         raise ScanError(f"an ASCII STL with {count} corners, or corners that are not three numbers; damaged")
     check_counts(0, count // 3)
-    return numbers(lines.text(is_vertex, len("vertex")), "an STL corner").reshape(-1, 3, 3).astype(np.float32)
+    values = numbers(lines.text(is_vertex, len("vertex")), "an STL corner")
+    if len(values) != 3 * count:
+        raise ScanError(f"an ASCII STL with {len(values)} numbers for {count} corners; damaged")
+    return values.reshape(-1, 3, 3).astype(np.float32)
 
 
 READERS = {".stl": read}
