@@ -2,10 +2,11 @@
 
     python train.py                                     procedural faces, compact model, CPU
     python train.py --config settings.yaml optim.lr=1e-3 run.name=mine
-    python train.py data.sources=[ict,procedural] data.ict_path=ICT-FaceKit data.train_faces=[20000,8000] optim.steps=8000
+    python train.py data.sources=[ict,procedural] data.ict_path=ICT-FaceKit data.train_faces=[20000,8000]
+    optim.steps=8000
 
-The run folder (runs/NAME) holds the resolved settings, metrics and the trained checkpoint; the app and the shell take the
-checkpoint folder as it is.
+The run folder (runs/NAME) holds the resolved settings, metrics and the trained checkpoint; the app and the shell take
+the checkpoint folder as it is.
 """
 
 from __future__ import annotations
@@ -36,11 +37,12 @@ from affectvlm.rendering import DEFAULT_YAWS, HALF_WIDTH_MM, VIEW_NAMES
 log = logging.getLogger("train")
 
 INTENDED_USE = (
-    "Naming the posed facial expression a 3D scan or three photos of one face resemble most, for research and demonstration."
+    "Naming the posed facial expression that a 3D scan or three photos of one face resemble most, for research and "
+    "demonstration."
 )
 LIMITS = (
-    "Trained on computer-generated faces only. Expressions are not feelings. Not for decisions about people: not for hiring, "
-    "schools, workplaces, policing or medical use. Use it only with the consent of the person shown."
+    "Trained on computer-generated faces only. Expressions are not feelings. Not for decisions about people: not for "
+    "hiring, schools, workplaces, policing or medical use. Use it only with the consent of the person shown."
 )
 
 
@@ -71,15 +73,17 @@ def train(config: TrainConfig, resume: bool = False) -> Path:
     check_subjects(faces)
 
     prompts = PromptSet.load()
-    model = load_checkpoint(config.model.start)[0] if config.model.start else build_model(
-        config.model.arch, config.model.pretrained or None
+    model = (
+        load_checkpoint(config.model.start)[0]
+        if config.model.start
+        else build_model(config.model.arch, config.model.pretrained or None)
     )
     model.clip.visual.to(memory_format=torch.channels_last)
     loss = AffectVLMLoss(
         len(EKMAN),
         contrastive=config.loss.contrastive, triplet=config.loss.triplet, alignment=config.loss.alignment,
     )  # fmt: skip
-    method = AffectVLM(model, prompts, loss, config.optim, config.loss.margin_lr, config.run.seed)
+    method = AffectVLM(model, prompts, loss, config.optim, config.loss, config.run.seed)
 
     fit(method, faces, config, run, resume)
 
@@ -102,7 +106,9 @@ def render_faces(config: TrainConfig, split: str) -> RenderedFaces:
     """The rendered faces of one split, over all sources; made now where the cache lacks them."""
     folders, counts = [], []
     for source, train_faces in zip(config.data.sources, config.data.train_faces, strict=True):
-        count = {"train": train_faces, "validation": config.data.validation_faces, "test": config.data.test_faces}[split]
+        count = {"train": train_faces, "validation": config.data.validation_faces, "test": config.data.test_faces}[
+            split
+        ]
         settings = FaceSet(
             source, split, count, damaged=split != "test", model_path=config.data.ict_path if source == "ict" else ""
         )
@@ -140,7 +146,7 @@ class Progress(pl.Callback):
             event = {"step": step, "time": round(time.time(), 1), "steps_per_s": round(rate, 3), **values}
             self.events.write(json.dumps(event) + "\n")
             log.info("step %d/%d  loss %.3f  %.0f views/s  %.0f min left", step, steps, values["train/loss"],
-                     3 * rate * self.config.optim.batch, (steps - step) / rate / 60)  # fmt: skip
+                     self.config.optim.views * rate * self.config.optim.batch, (steps - step) / rate / 60)  # fmt: skip
         if step % self.config.run.validate == 0 or step == steps:
             self.validate(trainer, method, step)
 
@@ -158,7 +164,10 @@ def fit(method: AffectVLM, faces: dict[str, RenderedFaces], config: TrainConfig,
     """Train with averaged weights; afterwards `method.model` holds the average."""
     last = run / "last.ckpt"
     start = torch.load(last, weights_only=True)["global_step"] if resume and last.is_file() else 0
-    batches = MixedBatches(faces["train"], config.views, config.optim.batch, config.optim.steps, config.run.seed, start)
+    optim = config.optim
+    batches = MixedBatches(
+        faces["train"], config.views, optim.batch, optim.steps, config.run.seed, start, per_sample=optim.views
+    )
     trainer = pl.Trainer(
         accelerator="auto", devices=1, max_steps=config.optim.steps, max_epochs=-1,
         precision="bf16-mixed" if config.optim.precision == "bf16" else "32-true",
@@ -167,16 +176,20 @@ def fit(method: AffectVLM, faces: dict[str, RenderedFaces], config: TrainConfig,
         callbacks=[
             EMAWeightAveraging(decay=config.optim.ema),
             Progress(run, faces["validation"], config),
-            ModelCheckpoint(run, filename="step", save_last=True, save_top_k=0, every_n_train_steps=config.run.validate),
+            ModelCheckpoint(run, filename="step", save_last=True, save_top_k=0,
+            every_n_train_steps=config.run.validate),
         ],
     )  # fmt: skip
+    if not start and not config.model.pretrained and not config.model.start:
+        log.info("words separated, loss %.3f", method.separate_words())
     method.train()  # models are built in evaluation mode, and Lightning keeps what it finds
     loader = DataLoader(batches, batch_size=None, num_workers=1, prefetch_factor=4)
     trainer.fit(method, loader, ckpt_path=str(last) if start else None, weights_only=True)
 
 
 def calibrate(method: AffectVLM, validation: RenderedFaces) -> float:
-    """The temperature that fits the validation faces, half of them shown as the scan path shows them, half as photos."""
+    """The temperature that fits the validation faces, half of them shown as the scan path shows them, half as
+    photos."""
     logits = face_logits(method.model, method.prompts, validation, augmented=1)
     return fit_temperature(validation.labels, logits)
 
@@ -184,7 +197,11 @@ def calibrate(method: AffectVLM, validation: RenderedFaces) -> float:
 def test(method: AffectVLM, faces: RenderedFaces, temperature: float) -> dict:
     """Unseen identities: every kind of picture with three views, and one and two views of the default kind."""
     cases = {f"three views, {kind}": (kind, (0, 1, 2)) for kind in ("normals", "shaded", "textured")}
-    cases |= {"front view alone": ("normals", (0,)), "front and left view": ("normals", (0, 1)), "left view alone": ("normals", (1,))}
+    cases |= {
+        "front view alone": ("normals", (0,)),
+        "front and left view": ("normals", (0, 1)),
+        "left view alone": ("normals", (1,)),
+    }
     return {
         name: report(face_logits(method.model, method.prompts, faces, kind, views), faces, temperature)
         for name, (kind, views) in cases.items()
@@ -194,7 +211,11 @@ def test(method: AffectVLM, faces: RenderedFaces, temperature: float) -> dict:
 def describe(faces: dict[str, RenderedFaces]) -> dict:
     """Counts of each split: faces, subjects and sources."""
     return {
-        split: {"faces": len(part), "subjects": len(set(part.subjects)), "sources": sorted({r["source"] for r in part.records})}
+        split: {
+            "faces": len(part),
+            "subjects": len(set(part.subjects)),
+            "sources": sorted({r["source"] for r in part.records}),
+        }
         for split, part in faces.items()
     }
 

@@ -36,7 +36,8 @@ class DataConfig:
     def __post_init__(self) -> None:
         if len(self.sources) != len(self.train_faces):
             raise ValueError(
-                f"data.train_faces has {len(self.train_faces)} numbers for {len(self.sources)} data.sources; one each is needed"
+                f"data.train_faces has {len(self.train_faces)} numbers for {len(self.sources)} data.sources; "
+                "one each is needed"
             )
         if "ict" in self.sources and not self.ict_path:
             raise ValueError("data.sources names ict but data.ict_path is empty; the path of ICT-FaceKit is needed")
@@ -44,7 +45,8 @@ class DataConfig:
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """`arch` is any open_clip architecture or affectvlm-compact; `pretrained` a tag or a local weight file; `start` a checkpoint."""
+    """`arch` is any open_clip architecture or affectvlm-compact; `pretrained` a tag or a local weight file; `start` a
+    checkpoint."""
 
     arch: str = "affectvlm-compact"
     pretrained: str = ""
@@ -53,11 +55,18 @@ class ModelConfig:
 
 @dataclass(frozen=True)
 class OptimConfig:
-    """AdamW with linear warm-up and cosine decay; `prompts_per_step` texts of each class are encoded at a step."""
+    """AdamW with linear warm-up and cosine decay; `prompts_per_step` texts of each class are encoded at a step.
+
+    `views`: 3 gives every view of a sample to each step; 2 the front and one side, drawn anew. `word_steps` separate
+    the words of the classes before faces are seen; after that the text tower learns at `text_lr` times the rate.
+    """
 
     steps: int = 1500
     batch: int = 64
-    lr: float = 1.5e-3
+    views: int = 2
+    lr: float = 2e-3
+    text_lr: float = 0.05
+    word_steps: int = 60
     weight_decay: float = 0.05
     warmup: int = 150
     ema: float = 0.998
@@ -67,6 +76,8 @@ class OptimConfig:
     threads: int = 0
 
     def __post_init__(self) -> None:
+        if self.views not in (2, 3):
+            raise ValueError(f"optim.views is {self.views}; 2 or 3 is needed")
         if self.precision not in ("bf16", "fp32"):
             raise ValueError(f"optim.precision is {self.precision!r}; bf16 or fp32 is needed")
         if self.warmup >= self.steps:
@@ -75,17 +86,23 @@ class OptimConfig:
 
 @dataclass(frozen=True)
 class LossConfig:
-    """Weights of the terms; 0 switches one off. `margin_lr` is the learning rate of the learnable margin."""
+    """Weights of the terms; 0 switches one off. `margin_lr` is the learning rate of the learnable margin.
+
+    `units` weighs an auxiliary term of ours: generated faces know their action units, and views that predict them
+    learn faster.
+    """
 
     contrastive: float = 0.25
     triplet: float = 0.25
     alignment: float = 1.0
+    units: float = 2.0
     margin_lr: float = 1e-3
 
 
 @dataclass(frozen=True)
 class RunConfig:
-    """Where the run is kept, and how often it says something (`every`) and is scored on validation (`validate`), in steps."""
+    """Where the run is kept, and how often it says something (`every`) and is scored on validation (`validate`), in
+    steps."""
 
     name: str = "compact"
     folder: str = "runs"

@@ -1,8 +1,9 @@
 """Faces to train on: generated from face models, rendered once into a cache, read from there at every step.
 
 A cache is a folder of shards. `shard_0007.npy` holds the stored views of 256 faces, (256, 3, S, S, 7) uint8 (see
-`augmentation.views.store`); `shard_0007.json` holds their records: label, intensity, subject, source, metadata. Shards are
-written whole or not at all, so a killed run goes on where it was, and two runs with the same settings share one cache.
+`augmentation.views.store`); `shard_0007.json` holds their records: label, intensity, subject, source, metadata.
+Shards are written whole or not at all, so a killed run goes on where it was, and two runs with the same settings
+share one cache.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from affectvlm.augmentation.scans import crop, damage, pose_error
 from affectvlm.augmentation.views import CHANNELS, MixedViews, augment, store
 from affectvlm.emotions import EKMAN
 from affectvlm.rendering import DEFAULT_YAWS, HALF_WIDTH_MM, render_buffers
+from affectvlm.synthesis.base import sided
 from affectvlm.synthesis.expressions import sample_expression
 from affectvlm.synthesis.objects import random_object
 
@@ -37,6 +39,11 @@ CONTENT = 1
 """Raise it when a change of the code changes the pixels of generated faces: older caches are then no longer used."""
 
 SHARD = 256
+UNITS = ("AU1", "AU2", "AU4", "AU5", "AU6", "AU7", "AU9", "AU10", "AU12", "AU14", "AU15", "AU16", "AU17", "AU18",
+"AU20",
+         "AU22", "AU23", "AU24", "AU25", "AU26", "AU27", "AU28", "AU34", "AU43")  # fmt: skip
+"""Action units whose intensities a record holds, in this order."""
+
 _LABEL_SHARES = np.array([0.125] * 6 + [0.15, 0.10])
 _LOOSE_PARTS = ("teeth", "gums_tongue", "mouth_socket", "sclera_L", "sclera_R")
 
@@ -93,6 +100,7 @@ class RenderedFaces:
 
     Attributes:
         labels: (n,) int64 into LABELS; intensity: (n,) float32; photo: (n,) bool; subjects, records: lists of length n.
+        units: (n, len(UNITS)) float32 action-unit intensities in [0, 1], NaN where there is no face.
     """
 
     def __init__(self, folders: Sequence[str | Path], counts: Sequence[int] | None = None) -> None:
@@ -115,6 +123,7 @@ class RenderedFaces:
         self.intensity = np.array([r["intensity"] for r in self.records], np.float32)
         self.photo = np.array([r["photo"] for r in self.records], bool)
         self.subjects = [r["subject"] for r in self.records]
+        self.units = np.array([r["units"] or [np.nan] * len(UNITS) for r in self.records], np.float32)
 
     def __len__(self) -> int:
         return len(self.records)
@@ -152,7 +161,9 @@ def open_source(source: str, model_path: str = ""):
         from affectvlm.synthesis.ict import ICTFace
 
         if not model_path:
-            raise ValueError("source is 'ict' but model_path is empty; the path of ICT-FaceKit (checkout or pack) is needed")
+            raise ValueError(
+                "source is 'ict' but model_path is empty; the path of ICT-FaceKit (checkout or pack) is needed"
+            )
         return ICTFace.load(model_path)
     raise ValueError(f"source is {source!r}; procedural or ict is needed")
 
@@ -174,31 +185,51 @@ def _write_shard(task: tuple[FaceSet, Path, int]) -> int:
     return shard
 
 
-def make_face(model, faces: FaceSet, index: int) -> tuple[np.ndarray, dict]:
-    """Face `index` of a set: its stored views (3, S, S, 7) uint8 and its record. Depends on nothing but the arguments."""
+def draw_record(faces: FaceSet, index: int) -> tuple[dict, dict[str, float], np.random.Generator]:
+    """What face `index` of a set is: its record, its action units, and the generator that draws the rest.
+
+    The record's `units` are the intensities of UNITS (mean of both sides, since views are mirrored in training), or
+    None where there is no face.
+    """
     split = {"train": 0, "validation": 1, "test": 2}[faces.split]
     rng = np.random.default_rng([faces.seed, split, index])
-    person = index // faces.per_identity
     label = int(rng.choice(len(LABELS), p=_LABEL_SHARES))
     intensity = float(rng.uniform(*faces.intensity)) if label < len(EKMAN) else 0.0
     photo = faces.damaged and rng.random() < faces.photo_share
-    if LABELS[label] == "no face":
-        scan = _not_a_face(model, rng)
-    else:
-        identity = model.sample_identity(np.random.default_rng([faces.seed, split, 1, person]))
-        units = sample_expression(LABELS[label], intensity, rng)
-        options = {}
-        if model.name == "ict" and faces.damaged and not photo:
-            options = {"without": [part for part in _LOOSE_PARTS if rng.random() < 0.3]}
-        scan = model.generate(identity, units, **options)
+    no_face = LABELS[label] == "no face"
+    units = {} if no_face else sample_expression(LABELS[label], intensity, rng)
+    both = {name: sum(sides) / 2 for name, sides in sided(units).items()}
     record = {
         "label": label,
         "intensity": round(intensity, 3),
         "photo": bool(photo),
-        "subject": f"{faces.source}-{faces.split}-{person}" if LABELS[label] != "no face" else f"object-{faces.split}-{index}",
+        "subject": f"object-{faces.split}-{index}"
+        if no_face
+        else f"{faces.source}-{faces.split}-{_person(faces, index)}",
         "source": faces.source,
+        "units": None if no_face else [round(both.get(name, 0.0), 3) for name in UNITS],
     }
-    return store(_draw(scan, faces, photo, rng)), record
+    return record, units, rng
+
+
+def make_face(model, faces: FaceSet, index: int) -> tuple[np.ndarray, dict]:
+    """Face `index` of a set: its stored views (3, S, S, 7) uint8 and its record. Depends on nothing but the
+    arguments."""
+    record, units, rng = draw_record(faces, index)
+    if record["units"] is None:
+        scan = _not_a_face(model, rng)
+    else:
+        split = {"train": 0, "validation": 1, "test": 2}[faces.split]
+        identity = model.sample_identity(np.random.default_rng([faces.seed, split, 1, _person(faces, index)]))
+        options = {}
+        if model.name == "ict" and faces.damaged and not record["photo"]:
+            options = {"without": [part for part in _LOOSE_PARTS if rng.random() < 0.3]}
+        scan = model.generate(identity, units, **options)
+    return store(_draw(scan, faces, record["photo"], rng)), record
+
+
+def _person(faces: FaceSet, index: int) -> int:
+    return index // faces.per_identity
 
 
 def _draw(scan, faces: FaceSet, photo: bool, rng: np.random.Generator):
@@ -210,8 +241,13 @@ def _draw(scan, faces: FaceSet, photo: bool, rng: np.random.Generator):
         half_width = HALF_WIDTH_MM * float(np.exp(rng.normal(0.03, 0.1)))
     else:
         half_width = HALF_WIDTH_MM
-        scan = damage(scan, rng) if faces.damaged else crop(scan, _Fixed())
+        scan = damage(scan, rng) if faces.damaged else clean(scan)
     return render_buffers(scan, tuple(yaws), faces.size, half_width * faces.margin)
+
+
+def clean(scan):
+    """A scan of the canonical frame cut about the face as the scan path cuts it, and nothing else done to it."""
+    return crop(scan, _Fixed())
 
 
 class _Fixed:
@@ -241,13 +277,22 @@ def _not_a_face(model, rng: np.random.Generator):
 class MixedBatches(IterableDataset):
     """An endless shuffle of rendered faces, cut into augmented batches; batch `step` depends on seed and step alone.
 
-    Yields dicts: views (B, 3, 3, size, size) uint8, labels (B,) int64. With several loader workers, worker w makes every
-    w-th batch; the loader takes them in turn, so the order is that of the steps.
+    Yields dicts: views (B, `per_sample`, 3, size, size) uint8, labels (B,) int64, units (B, U) float32. With several
+    loader workers, worker w makes every w-th batch; the loader takes them in turn, so the order is that of the steps.
     """
 
-    def __init__(self, faces: RenderedFaces, views: MixedViews, batch: int, steps: int, seed: int, start: int = 0) -> None:
+    def __init__(
+        self,
+        faces: RenderedFaces,
+        views: MixedViews,
+        batch: int,
+        steps: int,
+        seed: int,
+        start: int = 0,
+        per_sample: int = 3,
+    ) -> None:
         self.faces, self.views, self.batch = faces, views, batch
-        self.steps, self.seed, self.start = steps, seed, start
+        self.steps, self.seed, self.start, self.per_sample = steps, seed, start, per_sample
 
     def __iter__(self) -> Iterator[dict[str, torch.Tensor]]:
         worker = get_worker_info()
@@ -261,8 +306,19 @@ class MixedBatches(IterableDataset):
                    for epoch in np.unique(places // len(self.faces))]  # fmt: skip
         chosen = np.concatenate(indices)
         rng = np.random.default_rng([self.seed, 1, step])
-        views = augment(self.faces.views(chosen), self.faces.photo[chosen], self.views, rng)
-        return {"views": torch.from_numpy(views), "labels": torch.from_numpy(self.faces.labels[chosen])}
+        views = augment(self._sides(self.faces.views(chosen), rng), self.faces.photo[chosen], self.views, rng)
+        return {
+            "views": torch.from_numpy(views),
+            "labels": torch.from_numpy(self.faces.labels[chosen]),
+            "units": torch.from_numpy(self.faces.units[chosen]),
+        }
+
+    def _sides(self, stored: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """All three views, or the front and one side of each sample."""
+        if self.per_sample == 3:
+            return stored
+        sides = rng.integers(1, 3, len(stored))
+        return np.stack([stored[:, 0], stored[np.arange(len(stored)), sides]], axis=1)
 
     def _shuffled(self, epoch: int) -> np.ndarray:
         return np.random.default_rng([self.seed, 0, int(epoch)]).permutation(len(self.faces))

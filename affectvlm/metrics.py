@@ -34,7 +34,8 @@ def summary(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, float]:
 
 
 def expected_calibration_error(labels: np.ndarray, probabilities: np.ndarray, bins: int = 15) -> float:
-    """Mean gap between confidence and accuracy over equal-width bins of confidence, weighted by size (Guo et al. 2017)."""
+    """Mean gap between confidence and accuracy over equal-width bins of confidence, weighted by size (Guo et al.
+    2017)."""
     confidence = probabilities.max(axis=1)
     right = probabilities.argmax(axis=1) == labels
     place = np.minimum((confidence * bins).astype(int), bins - 1)

@@ -5,8 +5,9 @@ A scan in the canonical frame is drawn orthographically at a fixed scale in mill
 
     p' = R_y(yaw) (p - c),   c = (0, -12, -70) mm,   column = W/2 + p'_x / s,   row = H/2 - p'_y / s,   s = 2 r / size
 
-with half-width r = 80 mm. The centre lies a little under the nose tip, so that a dropped jaw stays in the picture. A positive yaw turns the nose toward image right and so shows the subject's right cheek.
-The kernels are compiled by numba once (kept on disk), hold no state and release the GIL: threads can draw at will.
+with half-width r = 80 mm. The centre lies a little under the nose tip, so that a dropped jaw stays in the picture. A
+positive yaw turns the nose toward image right and so shows the subject's right cheek. The kernels are compiled by
+numba once (kept on disk), hold no state and release the GIL: threads can draw at will.
 
 Measured against pyvista (`benchmarks/rendering.py`): several times faster than one reused plotter, and free of its
 thread traps.
@@ -23,7 +24,8 @@ import numpy as np
 from affectvlm.scan import Scan, vertex_normals
 
 KINDS = ("shaded", "textured", "depth", "normals")
-"""What a view can show: grey relief under fixed lights, own colours under the same lights, distance, or surface direction."""
+"""What a view can show: grey relief under fixed lights, own colours under the same lights, distance, or surface
+direction."""
 
 VIEW_NAMES = ("front", "left", "right")
 DEFAULT_YAWS = (0.0, -40.0, 40.0)
@@ -39,7 +41,8 @@ BACKGROUND = 0.5
 """Grey level behind shaded and textured faces, 0 to 1; depth and normals have black there."""
 
 _LIGHTS = np.array([[0.0, 0.45, 0.89, 0.62], [-0.75, 0.2, 0.63, 0.22], [0.75, 0.2, 0.63, 0.22]], np.float32)
-"""Fixed lights in the viewer's frame, one a row: direction (unit, toward the light) and strength. Left-right symmetric."""
+"""Fixed lights in the viewer's frame, one a row: direction (unit, toward the light) and strength. Left-right
+symmetric."""
 
 _AMBIENT = 0.12
 _SKIN_GREY = 0.86
@@ -105,9 +108,7 @@ def render_buffers(
         pixels[:, 1] = fine / 2 - points[:, 1] * (fine / 2 / half_width)
         pixels[:, 2] = points[:, 2] + PIVOT_MM[2]
         triangle, weights = _rasterise(pixels, scan.faces, fine, fine)
-        views.append(
-            _resolve(triangle, weights, pixels, scan.faces, turned, texture, uv, colors, supersample)
-        )
+        views.append(_resolve(triangle, weights, pixels, scan.faces, turned, texture, uv, colors, supersample))
     stacked = [np.stack(part) for part in zip(*views, strict=True)]
     return Buffers(*stacked)
 

@@ -50,7 +50,9 @@ class Scan:
         if count == 0:
             raise ScanError(f"{self.source or 'scan'}: no vertices; at least one is needed")
         if not np.isfinite(self.vertices).all():
-            raise ScanError(f"{self.source or 'scan'}: vertices hold NaN or infinite coordinates; finite ones are needed")
+            raise ScanError(
+                f"{self.source or 'scan'}: vertices hold NaN or infinite coordinates; finite ones are needed"
+            )
         if len(self.faces) and (self.faces.min() < 0 or self.faces.max() >= count):
             raise ScanError(
                 f"{self.source or 'scan'}: faces name vertices {self.faces.min()} to {self.faces.max()}, "
@@ -61,7 +63,9 @@ class Scan:
             if value is not None:
                 value = _array(value, dtype, width, name)
                 if len(value) != count:
-                    raise ScanError(f"{self.source or 'scan'}: {len(value)} {name} for {count} vertices; one each is needed")
+                    raise ScanError(
+                        f"{self.source or 'scan'}: {len(value)} {name} for {count} vertices; one each is needed"
+                    )
                 set_(name, value)
         if self.texture is not None:
             texture = np.ascontiguousarray(self.texture)

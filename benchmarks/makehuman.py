@@ -1,7 +1,7 @@
 """MakeHuman faces (assets CC0), packed as one .npz: a face family that no shipped model has been trained on.
 
-Used to measure only. Its expression units are its own authors' work, not action units; EMOTIONS combines them by hand, after
-looking at each one, into what a person would call that emotion.
+Used to measure only. Its expression units are its own authors' work, not action units; EMOTIONS combines them by
+hand, after looking at each one, into what a person would call that emotion.
 """
 
 from __future__ import annotations
@@ -27,7 +27,9 @@ class MakeHumanFace:
             self._identity = pack["identity"].astype(np.float32) * _CM_TO_MM
             self._modifiers = pack["modifiers"].astype(np.float32) * _CM_TO_MM
             self._modifier_names = [str(n) for n in pack["modifier_names"]]
-            self.units = {str(n): u.astype(np.float32) * _CM_TO_MM for n, u in zip(pack["unit_names"], pack["units"], strict=True)}
+            self.units = {
+                str(n): u.astype(np.float32) * _CM_TO_MM for n, u in zip(pack["unit_names"], pack["units"], strict=True)
+            }
             self._part = pack["part"]
         skin = self._part == 0
         middle = skin & (np.abs(self._base[:, 0]) < 5)
@@ -43,11 +45,20 @@ class MakeHumanFace:
         return offset.astype(np.float32)
 
     def express(self, identity: np.ndarray, units: dict[str, float]) -> Scan:
-        """The face with expression units (name, or name without left/right for both sides → weight), nose tip at the origin."""
+        """The face with expression units (name, or name without left/right for both sides → weight), nose tip at the
+        origin."""
         vertices = self._base + identity
         origin = vertices[self._tip].copy()
         for name, weight in units.items():
-            names = [name] if name in self.units else [name.replace("eye-", "eye-left-").replace("eyebrows-", "eyebrows-left-").replace("nose-", "nose-left-")]
+            names = (
+                [name]
+                if name in self.units
+                else [
+                    name.replace("eye-", "eye-left-")
+                    .replace("eyebrows-", "eyebrows-left-")
+                    .replace("nose-", "nose-left-")
+                ]
+            )
             if name not in self.units:
                 names.append(names[0].replace("-left-", "-right-"))
             for unit in names:
@@ -71,7 +82,13 @@ EMOTIONS: dict[str, tuple[dict[str, float], ...]] = {
         {"nose-elevation": 1.0, "nose-compression": 0.5, "mouth-depression": 0.6, "eye-slit": 0.4},
     ),
     "fear": (
-        {"eyebrows-inner-up": 1.0, "eyebrows-up": 0.4, "eye-opened-up": 1.0, "neck-platysma": 0.7, "mouth-parling": 0.6},
+        {
+            "eyebrows-inner-up": 1.0,
+            "eyebrows-up": 0.4,
+            "eye-opened-up": 1.0,
+            "neck-platysma": 0.7,
+            "mouth-parling": 0.6,
+        },
         {"eyebrows-inner-up": 1.0, "eye-opened-up": 1.0, "mouth-depression-retraction": 0.6, "mouth-retraction": 0.5},
     ),
     "sad": (
@@ -79,8 +96,20 @@ EMOTIONS: dict[str, tuple[dict[str, float], ...]] = {
         {"eyebrows-inner-up": 1.0, "eyebrows-down": 0.3, "mouth-depression": 0.8, "eye-slit": 0.2},
     ),
     "surprise": (
-        {"eyebrows-up": 1.0, "eyebrows-extern-up": 0.7, "eyebrows-inner-up": 0.7, "eye-opened-up": 0.8, "mouth-open": 0.6},
-        {"eyebrows-up": 1.0, "eyebrows-inner-up": 0.7, "eye-opened-up": 1.0, "mouth-protusion": 0.4, "mouth-open": 0.25},
+        {
+            "eyebrows-up": 1.0,
+            "eyebrows-extern-up": 0.7,
+            "eyebrows-inner-up": 0.7,
+            "eye-opened-up": 0.8,
+            "mouth-open": 0.6,
+        },
+        {
+            "eyebrows-up": 1.0,
+            "eyebrows-inner-up": 0.7,
+            "eye-opened-up": 1.0,
+            "mouth-protusion": 0.4,
+            "mouth-open": 0.25,
+        },
     ),
     "neutral": ({},),
 }

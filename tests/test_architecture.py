@@ -12,10 +12,11 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "affectvlm"
 FLOORS = (
-    {"emotions", "scan", "rank_pooling", "losses"},
+    {"emotions", "scan", "rank_pooling", "losses", "metrics"},
     {"prompts", "scan_io", "rendering", "synthesis", "protocols"},
     {"pose", "photos", "augmentation", "model"},
-    {"config", "datasets", "data", "gradcam", "methods"},
+    {"config", "datasets", "data", "gradcam"},
+    {"methods"},
     {"predictor", "runs", "evaluation"},
     {"cli", "ui"},
     {"__main__"},

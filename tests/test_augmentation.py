@@ -40,7 +40,9 @@ def test_without_any_change_the_normals_are_the_plain_ones(stored):
 
 
 def test_a_flip_mirrors_the_picture_the_directions_and_the_roles(stored):
-    flipped = augment(stored, np.zeros(1, bool), MixedViews(**{**vars(STILL), "flip": 1.0}), np.random.default_rng(0), NORMALS)
+    flipped = augment(
+        stored, np.zeros(1, bool), MixedViews(**{**vars(STILL), "flip": 1.0}), np.random.default_rng(0), NORMALS
+    )
     original = plain(stored, NORMALS, 96)
     mirrored = original[:, [0, 2, 1], :, :, ::-1].astype(int).copy()
     face = mirrored.max(axis=2, keepdims=True) > 0
@@ -63,7 +65,9 @@ def test_each_view_draws_its_own_change_unless_told_otherwise(stored):
     twins = np.repeat(stored[:, :1], 3, axis=1)
     moving = {**vars(STILL), "shift": 0.1}
     mixed = augment(twins, np.zeros(1, bool), MixedViews(**moving), np.random.default_rng(1), NORMALS)[0]
-    same = augment(twins, np.zeros(1, bool), MixedViews(**{**moving, "mixed": False}), np.random.default_rng(1), NORMALS)[0]
+    same = augment(
+        twins, np.zeros(1, bool), MixedViews(**{**moving, "mixed": False}), np.random.default_rng(1), NORMALS
+    )[0]
     assert not np.array_equal(mixed[0], mixed[1])
     np.testing.assert_array_equal(same[0], same[1])
 

@@ -22,7 +22,12 @@ def sphere(radius: float = 50.0, centre=PIVOT_MM, rows: int = 80, columns: int =
     polar, around = np.meshgrid(np.linspace(0, np.pi, rows), np.linspace(0, 2 * np.pi, columns, False), indexing="ij")
     points = np.stack([np.sin(polar) * np.sin(around), np.cos(polar), np.sin(polar) * np.cos(around)], -1)
     r, c = np.meshgrid(np.arange(rows - 1), np.arange(columns), indexing="ij")
-    a, b, d, e = r * columns + c, r * columns + (c + 1) % columns, (r + 1) * columns + c, (r + 1) * columns + (c + 1) % columns
+    a, b, d, e = (
+        r * columns + c,
+        r * columns + (c + 1) % columns,
+        (r + 1) * columns + c,
+        (r + 1) * columns + (c + 1) % columns,
+    )
     faces = np.concatenate([np.stack(t, -1).reshape(-1, 3) for t in ((a, d, b), (b, d, e))])
     return Scan(points.reshape(-1, 3) * radius + centre, faces)
 
@@ -99,7 +104,9 @@ def test_winding_does_not_matter():
 def test_texture_seams_do_not_show_in_the_relief():
     scan = sphere(rows=20, columns=40)
     corners = scan.faces.ravel()
-    split = Scan(scan.vertices[corners], np.arange(len(corners)).reshape(-1, 3), uv=np.zeros((len(corners), 2), np.float32))
+    split = Scan(
+        scan.vertices[corners], np.arange(len(corners)).reshape(-1, 3), uv=np.zeros((len(corners), 2), np.float32)
+    )
     whole = Scan(scan.vertices, scan.faces, uv=np.zeros((len(scan.vertices), 2), np.float32))
     assert np.abs(render_views(whole).astype(int) - render_views(split)).max() <= 1
 

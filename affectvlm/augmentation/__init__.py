@@ -1,1 +1,2 @@
-"""What real uploads bring, done to clean data: damage to scans (`scans`), and mixed view augmentation of pictures (`views`)."""
+"""What real uploads bring, done to clean data: damage to scans (`scans`), and mixed view augmentation of pictures
+(`views`)."""

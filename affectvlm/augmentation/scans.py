@@ -1,7 +1,7 @@
 """Damage to clean scans, so that a model trained on them survives real ones.
 
-Scanners leave holes, noise and spikes, see one side only, cut the face out of the head, lose teeth and eyes, and are turned a
-little wrong. Each function takes a scan in the canonical frame and a generator, and returns a new scan.
+Scanners leave holes, noise and spikes, see one side only, cut the face out of the head, lose teeth and eyes, and are
+turned a little wrong. Each function takes a scan in the canonical frame and a generator, and returns a new scan.
 """
 
 from __future__ import annotations
@@ -52,7 +52,8 @@ def crop(scan: Scan, rng: np.random.Generator) -> Scan:
 
 
 def range_scan(scan: Scan, yaw: float, pitch: float, spacing: float, jump: float = 6.0) -> Scan:
-    """What one depth camera sees from (yaw, pitch) in degrees: a grid of `spacing` mm, torn where depth jumps by `jump` mm."""
+    """What one depth camera sees from (yaw, pitch) in degrees: a grid of `spacing` mm, torn where depth jumps by
+    `jump` mm."""
     turn = _rotation(yaw, pitch, 0.0)
     points = scan.vertices @ turn.T
     low = points.min(axis=0)

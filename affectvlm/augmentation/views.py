@@ -1,9 +1,10 @@
-"""Mixed view augmentation: every view of a sample draws its own flip, rotation, crop, scale, light and photometric change.
+"""Mixed view augmentation: every view of a sample draws its own flip, rotation, crop, scale, light and photometric
+change.
 
-It works on stored buffers (surface direction, own colour, coverage) instead of finished pictures, so one rendered face can be
-lit anew at each step: as a map of surface directions, as grey relief, or as something like a photo in front of some background.
-A flip turns a left profile into a right one: the two side views are therefore flipped together and change places, the front
-view on its own.
+It works on stored buffers (surface direction, own colour, coverage) instead of finished pictures, so one rendered
+face can be lit anew at each step: as a map of surface directions, as grey relief, or as something like a photo in
+front of some background. A flip turns a left profile into a right one: the two side views are therefore flipped
+together and change places, the front view on its own.
 """
 
 from __future__ import annotations
@@ -27,13 +28,13 @@ class MixedViews:
     Attributes:
         size: pixels of the square result.
         kinds: shares of views shown as normals, shaded, textured; a photo-like sample is always textured.
-        rotation: standard deviation in degrees. zoom, shift: of the log scale, and of the offset as a share of the size.
-        flip, blur, noise, occlusion: probability of each.
+        rotation: standard deviation in degrees. zoom, shift: of the log scale, and of the offset as a share of the
+        size. flip, blur, noise, occlusion: probability of each.
         mixed: False draws one geometric change for all views of a sample (for ablation).
     """
 
     size: int = 112
-    kinds: tuple[float, float, float] = (0.45, 0.25, 0.30)
+    kinds: tuple[float, float, float] = (0.65, 0.15, 0.20)
     rotation: float = 5.0
     zoom: float = 0.06
     shift: float = 0.025
@@ -56,7 +57,8 @@ def augment(
     """Draw a new appearance for every view.
 
     Args:
-        stored: (B, 3, S, S, 7) uint8 from `store`, S a little larger than `settings.size` to leave room for shifts.
+        stored: (B, 3, S, S, 7) uint8 from `store` (or (B, 2, ...): front and one side), S a little larger than
+        `settings.size` to leave room for shifts.
         photo: (B,) bool, samples rendered to look like photos.
         kind: None draws from `settings.kinds`; NORMALS, SHADED or TEXTURED fixes it.
 
@@ -68,9 +70,10 @@ def augment(
     flips = np.empty((batch, views), bool)
     flips[:, 0] = rng.random(batch) < settings.flip
     flips[:, 1:] = (rng.random(batch) < settings.flip)[:, None]
-    order = np.tile(np.arange(views), (batch, 1))
-    order[:, 1:] = np.where(flips[:, 1:2], [2, 1], [1, 2])
-    stored = np.take_along_axis(stored, order[:, :, None, None, None], axis=1)
+    if views == 3:
+        order = np.tile(np.arange(views), (batch, 1))
+        order[:, 1:] = np.where(flips[:, 1:2], [2, 1], [1, 2])
+        stored = np.take_along_axis(stored, order[:, :, None, None, None], axis=1)
 
     draws = rng.normal(size=(batch, views, 4))
     if not settings.mixed:
@@ -112,7 +115,8 @@ def plain(stored: np.ndarray, kind: int, size: int) -> np.ndarray:
 
 
 def _lights(count: int, rng: np.random.Generator) -> np.ndarray:
-    """(count, 4, 6) float32: ambient light, then three lamps; direction and colour a row. Total brightness stays near one."""
+    """(count, 4, 6) float32: ambient light, then three lamps; direction and colour a row. Total brightness stays near
+    one."""
     lights = np.zeros((count, 4, 6), np.float32)
     direction = rng.normal(size=(count, 3, 3)) * [0.8, 0.7, 0.3] + [0, 0.25, 0.8]
     lights[:, 1:, :3] = direction / np.linalg.norm(direction, axis=-1, keepdims=True)
@@ -132,7 +136,8 @@ def _exposure(stored: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def _backgrounds(modes: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:
-    """(n, size, size, 3) uint8: black for normals, else plain grey or colour, or coloured clutter of random coarseness."""
+    """(n, size, size, 3) uint8: black for normals, else plain grey or colour, or coloured clutter of random
+    coarseness."""
     result = np.zeros((len(modes), size, size, 3), np.uint8)
     for image, mode in zip(result, modes, strict=True):
         if mode == NORMALS:

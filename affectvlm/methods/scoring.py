@@ -32,7 +32,8 @@ def face_logits(
     Args:
         kind: how the views are shown: normals, shaded or textured.
         views: which of front, left, right are given to the model.
-        augmented: None shows clean views; a number seeds random light, background and framing, photo-like samples as photos.
+        augmented: None shows clean views; a number seeds random light, background and framing, photo-like samples as
+        photos.
     """
     model.eval()
     bank = model.text_bank(prompts)
@@ -51,7 +52,8 @@ def face_logits(
 
 
 def report(logits: np.ndarray, faces: RenderedFaces, temperature: float = 1.0) -> dict:
-    """Scores of the six emotions, by class and intensity, and how often what is no emotion is kept from a confident one."""
+    """Scores of the six emotions, by class and intensity, and how often what is no emotion is kept from a confident
+    one."""
     chances, rejected = (p.numpy() for p in probabilities(torch.from_numpy(logits), len(EKMAN), temperature))
     emotional = faces.labels < len(EKMAN)
     labels, own = faces.labels[emotional], chances[emotional]

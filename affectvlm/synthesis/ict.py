@@ -1,16 +1,18 @@
-"""ICT-FaceKit faces: an adapter for the open morphable model of USC's Institute for Creative Technologies (MIT licence).
+"""ICT-FaceKit faces: an adapter for the open morphable model of USC's Institute for Creative Technologies (MIT
+licence).
 
-`ICTFace.load` takes what users have, a checkout of the model (`git clone` of ICT-FaceKit; its folder `FaceXModel/`), or the
-packed form: one .npz with the same numbers in half precision. Reading 160 text files takes a while, so a checkout is packed
-once (`pack_checkout`) and the pack is what later runs read.
+`ICTFace.load` takes what users have, a checkout of the model (`git clone` of ICT-FaceKit; its folder `FaceXModel/`),
+or the packed form: one .npz with the same numbers in half precision. Reading 160 text files takes a while, so a
+checkout is packed once (`pack_checkout`) and the pack is what later runs read.
 
-A face is neutral + identity modes + expression shapes, all linear (Li et al., "Learning Formation of Physically-Based Face
-Attributes", CVPR 2020). Action units drive the ARKit-named expression shapes through SHAPES below.
+A face is neutral + identity modes + expression shapes, all linear (Li et al., "Learning Formation of Physically-Based
+Face Attributes", CVPR 2020). Action units drive the ARKit-named expression shapes through SHAPES below.
 """
 
 from __future__ import annotations
 
 import json
+import zipfile
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,7 +71,8 @@ _CM_TO_MM = 10.0
 
 @dataclass(frozen=True)
 class ICTIdentity:
-    """A person: 100 mode coefficients (standard deviations), colours (uint8 RGB each), and how hair and skin are painted.
+    """A person: 100 mode coefficients (standard deviations), colours (uint8 RGB each), and how hair and skin are
+    painted.
 
     `hairline` in mm (higher = less hair, infinite = bald), `beard` 0 to 1, `blotches` (6, 4) waves of uneven skin.
     """
@@ -129,7 +132,7 @@ class ICTFace:
         try:
             with np.load(path, allow_pickle=False) as pack:
                 return cls({key: pack[key] for key in pack.files})
-        except (KeyError, ValueError, OSError) as error:
+        except (KeyError, ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
             raise ScanError(f"{path.name} is not a packed ICT-FaceKit model: {error}") from error
 
     def sample_identity(self, rng: np.random.Generator, spread: float = 1.0) -> ICTIdentity:
@@ -147,12 +150,11 @@ class ICTFace:
         colours = (np.asarray(c, np.uint8) for c in (skin, lips, brows, iris))
         return ICTIdentity(coefficients, *colours, hairline, beard, blotches)
 
-    def generate(
-        self, identity: ICTIdentity, action_units: Mapping[str, float], without: Collection[str] = ()
-    ) -> Scan:
+    def generate(self, identity: ICTIdentity, action_units: Mapping[str, float], without: Collection[str] = ()) -> Scan:
         """The face in the canonical frame, about 23,000 coloured vertices; unknown action units are ignored.
 
-        `without` names parts to leave out ("teeth", "gums_tongue", "mouth_socket", "sclera_L", "head_neck", ...), as scans do.
+        `without` names parts to leave out ("teeth", "gums_tongue", "mouth_socket", "sclera_L", "head_neck", ...), as
+        scans do.
         """
         weights = self.shape_weights(action_units)
         offset = identity.coefficients @ self._modes
@@ -174,7 +176,8 @@ class ICTFace:
         return scan.keep_vertices(used)
 
     def shape_weights(self, action_units: Mapping[str, float]) -> np.ndarray:
-        """(55,) float32 in [0, 1]: expression shape weights of some action units (the strongest request wins a shared shape)."""
+        """(55,) float32 in [0, 1]: expression shape weights of some action units (the strongest request wins a shared
+        shape)."""
         weights = np.zeros(len(self._shape_index), np.float32)
         for unit, (left, right) in sided(action_units).items():
             for stem, full in SHAPES.get(unit, {}).items():
@@ -232,7 +235,9 @@ def pack_checkout(folder: str | Path, output: str | Path) -> Path:
     except FileNotFoundError as error:
         raise ScanError(f"no {Path(error.filename).name} in {root.name}/; a checkout of ICT-FaceKit has it") from error
     names = [str(name) for name in index["expressions"]]
-    names += [stem for stem in ("cheekRaiser_L", "cheekRaiser_R") if stem not in names and (root / f"{stem}.obj").is_file()]
+    names += [
+        stem for stem in ("cheekRaiser_L", "cheekRaiser_R") if stem not in names and (root / f"{stem}.obj").is_file()
+    ]
     modes = sorted(root.glob("identity[0-9][0-9][0-9].obj"))
     if not modes:
         raise ScanError(f"no identity000.obj in {root.name}/; a checkout of ICT-FaceKit has one hundred")
@@ -266,7 +271,8 @@ def _difference(file: Path, neutral: np.ndarray) -> np.ndarray:
 
 
 def _read_obj(file: Path, with_faces: bool = False) -> tuple[np.ndarray, np.ndarray]:
-    """Vertices (V, 3) float32 and, on request, fan triangles (T, 3) int32. Unlike `scan_io` it keeps the vertex order."""
+    """Vertices (V, 3) float32 and, on request, fan triangles (T, 3) int32. Unlike `scan_io` it keeps the vertex
+    order."""
     positions: list[str] = []
     corners: list[list[int]] = []
     with file.open("r", encoding="utf-8", errors="replace") as lines:

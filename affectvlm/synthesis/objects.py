@@ -36,7 +36,9 @@ def _grid(rows: int, columns: int, wrap_rows: bool, wrap_columns: bool) -> np.nd
 
 
 def _sphere(rows: int = 60, columns: int = 90) -> tuple[np.ndarray, np.ndarray]:
-    polar, around = np.meshgrid(np.linspace(0.02, np.pi - 0.02, rows), np.linspace(0, 2 * np.pi, columns, False), indexing="ij")
+    polar, around = np.meshgrid(
+        np.linspace(0.02, np.pi - 0.02, rows), np.linspace(0, 2 * np.pi, columns, False), indexing="ij"
+    )
     points = np.stack([np.sin(polar) * np.cos(around), np.cos(polar), np.sin(polar) * np.sin(around)], -1)
     return points.reshape(-1, 3), _grid(rows, columns, False, True)
 

@@ -1,0 +1,105 @@
+"""Generated faces and their cache: repeatable, resumable, split by person."""
+
+import json
+
+import numpy as np
+import pytest
+
+from affectvlm import data
+from affectvlm.augmentation.views import MixedViews
+from affectvlm.data import LABELS, FaceSet, MixedBatches, RenderedFaces, build, make_face, open_source
+from affectvlm.emotions import EKMAN
+
+
+@pytest.fixture(scope="module")
+def model():
+    return open_source("procedural")
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    """Sixteen small faces in shards of eight."""
+    patch = pytest.MonkeyPatch()
+    patch.setattr(data, "SHARD", 8)
+    root = tmp_path_factory.mktemp("cache")
+    folder = build(FaceSet("procedural", "train", 16, size=48), root, workers=1)
+    yield root, folder
+    patch.undo()
+
+
+def test_a_face_depends_on_its_settings_and_number_alone(model):
+    faces = FaceSet("procedural", "train", 100, size=48)
+    first, again, other = make_face(model, faces, 3), make_face(model, faces, 3), make_face(model, faces, 4)
+    np.testing.assert_array_equal(first[0], again[0])
+    assert first[1] == again[1]
+    assert not np.array_equal(first[0], other[0])
+
+
+def test_people_of_different_splits_never_meet(model):
+    records = {
+        split: [make_face(model, FaceSet("procedural", split, 20, size=16), i)[1] for i in range(12)]
+        for split in ("train", "test")
+    }
+    subjects = {split: {r["subject"] for r in part} for split, part in records.items()}
+    assert not subjects["train"] & subjects["test"]
+
+
+def test_records_hold_label_intensity_and_source(cache):
+    faces = RenderedFaces([cache[1]])
+    assert len(faces) == 16
+    for record, label in zip(faces.records, faces.labels, strict=True):
+        assert 0 <= label < len(LABELS)
+        assert (record["intensity"] > 0) == (label < len(EKMAN))
+        assert record["source"] == "procedural"
+
+
+def test_a_killed_build_goes_on_and_renders_nothing_twice(cache):
+    root, folder = cache
+    stamps = {file.name: file.stat().st_mtime_ns for file in folder.glob("shard_*")}
+    views = np.load(folder / "shard_0001.npy")
+    (folder / "shard_0001.json").unlink()  # as if killed between the two files
+    build(FaceSet("procedural", "train", 16, size=48), root, workers=1)
+    np.testing.assert_array_equal(np.load(folder / "shard_0001.npy"), views)
+    assert (folder / "shard_0000.npy").stat().st_mtime_ns == stamps["shard_0000.npy"]
+
+
+def test_settings_name_the_cache_and_the_place_of_the_model_does_not():
+    base = FaceSet("ict", "train", 100, model_path="a")
+    assert base.key() == FaceSet("ict", "train", 900, model_path="b").key()
+    assert base.key() != FaceSet("ict", "train", 100, seed=1).key()
+
+
+def test_batches_repeat_by_step_and_cover_every_face_once_an_epoch(cache):
+    faces = RenderedFaces([cache[1]])
+    batches = MixedBatches(faces, MixedViews(size=32), batch=4, steps=8, seed=0)
+    all_of_them = list(batches)
+    assert len(all_of_them) == 8
+    np.testing.assert_array_equal(all_of_them[5]["views"], batches.make(5)["views"])
+    for epoch in (all_of_them[:4], all_of_them[4:]):
+        labels = np.concatenate([b["labels"].numpy() for b in epoch])
+        np.testing.assert_array_equal(np.sort(labels), np.sort(faces.labels))
+    resumed = list(MixedBatches(faces, MixedViews(size=32), batch=4, steps=8, seed=0, start=6))
+    np.testing.assert_array_equal(resumed[0]["views"], all_of_them[6]["views"])
+
+
+def test_a_batch_may_span_the_end_of_an_epoch(cache):
+    faces = RenderedFaces([cache[1]])
+    batch = MixedBatches(faces, MixedViews(size=32), batch=6, steps=9, seed=0).make(2)
+    assert batch["views"].shape == (6, 3, 3, 32, 32)
+
+
+def test_an_empty_cache_says_so(tmp_path):
+    with pytest.raises(ValueError, match="build them first"):
+        RenderedFaces([tmp_path])
+
+
+def test_counts_limit_what_is_read(cache):
+    faces = RenderedFaces([cache[1]], [11])
+    assert len(faces) == 11
+    assert faces.records == json.loads((cache[1] / "shard_0000.json").read_text()) + faces.records[8:]
+
+
+@pytest.mark.parametrize(("source", "message"), [("flame", "procedural or ict"), ("ict", "model_path is empty")])
+def test_unknown_sources_are_refused(source, message):
+    with pytest.raises(ValueError, match=message):
+        open_source(source)
