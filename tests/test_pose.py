@@ -9,7 +9,7 @@ from scipy.spatial.transform import Rotation
 from affectvlm.pose import euler_angles, find_pose, frontalize, turn
 from affectvlm.pose.alignment import Similarity, umeyama
 from affectvlm.pose.cleaning import clean_face, tidy
-from affectvlm.pose.landmarks import MEAN, pose_from_landmarks
+from affectvlm.pose.landmarks import _BU83, _POINTS68, MEAN, pose_from_landmarks
 from affectvlm.pose.meshing import mesh_cloud
 from affectvlm.pose.network import PoseNetwork
 from affectvlm.pose.sampling import surface_points, take_sample
@@ -22,7 +22,8 @@ NO_FACES = np.zeros((0, 3), np.int32)
 @pytest.fixture(scope="module")
 def face() -> Scan:
     model = ProceduralFace()
-    return model.generate(model.sample_identity(np.random.default_rng(7)), {"AU12": 0.6})
+    scan = model.generate(model.sample_identity(np.random.default_rng(7)), {"AU12": 0.6})
+    return replace(scan, landmarks={})  # they would give the pose away
 
 
 @pytest.fixture(scope="module")
@@ -159,9 +160,18 @@ def test_landmarks_give_the_pose_whichever_side_is_called_left(mirrored):
     assert found.scale == pytest.approx(truth.scale)
 
 
+@pytest.mark.parametrize("names", [sorted(_BU83), sorted(f"68-{i}" for i in _POINTS68)])
+def test_numbered_landmarks_give_the_pose(names):
+    truth = Similarity(turn(-50, 20, 170), np.array([4.0, 5, 6]), 0.1)
+    meanings = {**_BU83, **{f"68-{i}": meaning for i, meaning in _POINTS68.items()}}
+    place = lambda name, side: np.array(MEAN[name]) * [side or 1, 1, 1]  # noqa: E731
+    found = pose_from_landmarks({name: truth.invert(place(*meanings[name])[None])[0] for name in names}, None)
+    assert np.allclose(found.rotation, truth.rotation, atol=1e-6)
+
+
 def test_landmarks_that_are_no_face_are_left_aside():
     rng = np.random.default_rng(0)
-    assert pose_from_landmarks({str(i): rng.normal(size=3) for i in range(1, 84)}, None) is None
+    assert pose_from_landmarks({name: rng.normal(size=3) for name in _BU83}, None) is None
     assert pose_from_landmarks({"Nose tip": np.zeros(3)}, None) is None
 
 

@@ -22,7 +22,7 @@ NEAR_MM = 18.0  # eyes and teeth lie within this of the face's main piece
 SPIKE_EDGE = 4.0  # a spike's edges are this much longer than the usual edge ...
 SPIKE_MM = 4.0  # ... and longer than this
 HOLE_PERIMETER_MM = 40.0  # larger openings are eyes, mouths, or real gaps
-OUTLIER_SPACING = 6.0  # a cloud's point is lost when its neighbours are this much farther than usual
+OUTLIER_SPACING = 5.0  # a cloud's point is lost when its neighbours are this much farther than theirs are
 HEAD_CENTER = np.array([0.0, 0.0, -90.0])  # inside every head, mm
 
 
@@ -53,8 +53,10 @@ def _tidy_cloud(scan: Scan) -> Scan:
     if len(first) < len(vertices):
         messages.append(f"{len(vertices) - len(first)} repeated points were dropped")
     if len(first) > 20:
-        neighbour = cKDTree(vertices[first]).query(vertices[first], k=7)[0][:, 1:].mean(axis=1)
-        lost = neighbour > OUTLIER_SPACING * np.median(neighbour)
+        distance, near = cKDTree(vertices[first]).query(vertices[first], k=7)
+        spacing = distance[:, 1:].mean(axis=1)
+        # Against its neighbours' own spacing, so that the sparse parts of an uneven cloud are not lost.
+        lost = spacing > OUTLIER_SPACING * np.median(spacing[near[:, 1:]], axis=1)
         if 0 < lost.sum() < 0.1 * len(first):
             keep[first[lost]] = False
             messages.append(f"{int(lost.sum())} points far from all others were dropped")

@@ -31,8 +31,8 @@ FIRST_LOOKS = 2
 ENOUGH = 0.9  # certainty at which no further start is tried
 UNIT_TOLERANCE = 1.4
 """A scan in a known unit keeps its size if the face found in it is within this factor of a usual one."""
-CERTAINTY_WEIGHTS = np.array([8.0, -1.0, -0.3, 2.0, 3.0, -1.0])
-CERTAINTY_BIAS = -4.0
+CERTAINTY_WEIGHTS = np.array([4.19, -0.43, -1.20, 2.14, 2.49, -0.63])
+CERTAINTY_BIAS = -1.92
 SURE = 0.5
 """From this certainty on a pose is taken as found (`Pose.is_face`)."""
 
@@ -216,7 +216,7 @@ def evidence(fit: Fit, word: Correspondences) -> np.ndarray:
 
 
 def certainty_of(values: np.ndarray) -> float:
-    """Logistic model of `evidence`, fitted on random scenes with and without a face (`benchmarks/pose_error.py`)."""
+    """Logistic model of `evidence`, fitted on random scenes with and without a face (`calibrate`)."""
     return float(1 / (1 + np.exp(-(CERTAINTY_WEIGHTS @ values + CERTAINTY_BIAS))))
 
 

@@ -1,5 +1,5 @@
-"""A first pose from the landmarks that some data sets bring: Bosphorus `.lm3` names, BU-3DFE's 83 numbers, 68-point
-numbers.
+"""A first pose from the landmarks that some data sets bring: Bosphorus `.lm3` labels, the 83 points of BU-3DFE
+(named as `scan_io` names them), the 68-point scheme ("68-30").
 
 Whether a data set says "left" from the subject's or the viewer's side is often not written down, so both readings are
 tried and the one that fits a face is taken.
@@ -30,10 +30,10 @@ MEAN = {
 _STEADY = {"eye outer": 1.0, "eye inner": 1.0, "nostril side": 1.0, "nose tip": 1.0, "subnasale": 0.8}
 _MOBILE = 0.2  # weight of points that move with the mouth
 _BU83 = {
-    1: ("eye inner", 1), 5: ("eye outer", 1), 9: ("eye inner", -1), 13: ("eye outer", -1), 40: ("nostril side", -1),
-    45: ("nostril side", 1), 43: ("subnasale", 0), 49: ("mouth corner", -1), 55: ("mouth corner", 1),
-    52: ("upper lip", 0),
-    58: ("lower lip", 0), 76: ("chin", 0),
+    "left eye 0": ("eye inner", 1), "left eye 4": ("eye outer", 1), "right eye 0": ("eye inner", -1),
+    "right eye 4": ("eye outer", -1), "nose 3": ("nostril side", -1), "nose 8": ("nostril side", 1),
+    "nose 6": ("subnasale", 0), "mouth 0": ("mouth corner", -1), "mouth 6": ("mouth corner", 1),
+    "mouth 3": ("upper lip", 0), "mouth 9": ("lower lip", 0), "chin 7": ("chin", 0),
 }  # fmt: skip
 _POINTS68 = {
     36: ("eye outer", -1), 39: ("eye inner", -1), 42: ("eye inner", 1), 45: ("eye outer", 1), 30: ("nose tip", 0),
@@ -48,15 +48,11 @@ MAX_MISFIT = 0.09
 def known_landmarks(landmarks: Mapping[str, np.ndarray]) -> list[tuple[str, int, np.ndarray]]:
     """(name in MEAN, side, position (3,)) of each landmark whose meaning is known; side is +1 left, -1 right, 0
     middle."""
-    numbered = {
-        int(m[1]): point for name, point in landmarks.items() if (m := re.fullmatch(r"\D*?(?:68-)?(\d+)", name))
-    }
-    is68 = any(name.startswith("68-") for name in landmarks) or (
-        len(numbered) in (49, 51, 66, 68) and 83 not in numbered
-    )
-    table = _POINTS68 if is68 else _BU83
-    if len(numbered) >= 60:
-        return [(*table[i], np.asarray(point, float)) for i, point in numbered.items() if i in table]
+    tables = {**_BU83, **{f"68-{number}": meaning for number, meaning in _POINTS68.items()}}
+    # A `.bnd` names all its points, most of which say nothing here: where a table knows some, it alone is asked.
+    listed = [name for name in landmarks if name in tables]
+    if len(listed) >= MIN_KNOWN:
+        return [(*tables[name], np.asarray(landmarks[name], float)) for name in listed]
     found = [(_by_words(name), np.asarray(point, float)) for name, point in landmarks.items()]
     return [(*key, point) for key, point in found if key is not None]
 

@@ -1,7 +1,8 @@
 """The mean face the fit aligns scans to, with its main ways to vary: python -m affectvlm.pose.template --ict PATH
 
 Built once from a face model with fixed topology and shipped as `face_template.npz`. The shipped one is derived from
-ICT-FaceKit (MIT licence, Copyright (c) 2020 USC Institute for Creative Technologies; the notice is inside the file).
+ICT-FaceKit (MIT licence, Copyright (c) 2020 USC Institute for Creative Technologies; its text is in
+`face_template.LICENSE.txt`).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Train the pose network: python -m affectvlm.pose.train --ict PATH [--steps 3500]
+"""Train the pose network: python -m affectvlm.pose.train --ict PATH [--steps 900]
 
 Heads of the ICT-FaceKit model (a checkout or the packed file) with random identities and action units, in random scenes
 (`training_data`). Scenes are made first, by one process a core, then read in random order.
@@ -141,7 +141,7 @@ def _words(values: dict[str, float]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--ict", required=True, help="ICT-FaceKit: a checkout or the packed .npz")
-    parser.add_argument("--steps", type=int, default=3500)
+    parser.add_argument("--steps", type=int, default=900)
     parser.add_argument("--examples", type=int, default=30_000)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--output", type=Path, default=Path(__file__).with_name(WEIGHTS))
