@@ -1,8 +1,8 @@
 """The shell's way in: `python -m affectvlm predict | render | sample`.
 
 Data goes to stdout, everything said to a person to stderr. Exit status: 0 all went well, 1 some file could not be used
-(it is named), 2 the command line is wrong, 130 interrupted. Heavy packages are imported inside the commands, so that help
-is quick.
+(it is named), 2 the command line is wrong, 130 interrupted. Heavy packages are imported inside the commands, so that
+help is quick.
 """
 
 from __future__ import annotations
@@ -155,7 +155,7 @@ def _row(name: str, answer: Any) -> dict[str, Any]:
     except ValueError as error:  # ScanError and PhotoError among them
         said = _one_line(error)
     except Exception as error:  # noqa: BLE001  one file must not end the run of a thousand
-        logger.warning("unexpected %s", type(error).__name__, exc_info=True)
+        logger.debug("unexpected %s", type(error).__name__, exc_info=True)
         said = f"unexpected {type(error).__name__}: {_one_line(error)}"
     else:
         return {"file": name, "ok": True, "error": None, **prediction.to_dict()}

@@ -1,16 +1,16 @@
 """The facade: a scan, three photos or a sequence in, a frozen `Prediction` out. App, shell and Python all come here.
 
 A `Predictor` holds the model and its text bank, and nothing of any call: sessions and threads share one. A call runs
-the network in evaluation mode under `inference_mode`, in float32 and on the views of one face at a time, so that neither
-other threads nor the size of a batch can change a number.
+the network in evaluation mode under `inference_mode`, in float32 and on the views of one face at a time, so that
+neither other threads nor the size of a batch can change a number.
 
 What becomes of the logits over the six emotions and the rejection rows ("neutral", "no face") of the text bank:
 
 * p_reject = softmax mass of the rejection rows; reported p = (1 - p_reject) softmax(six) + p_reject / 6. So a neutral
   face, or something that is no face, gets a flat answer, and the six always sum to 1.
 * Where the pose of a scan is doubtful, there is perhaps no face, or it was not seen from the front. A certainty c below
-  DOUBTFUL_POSE shrinks all shares to c / DOUBTFUL_POSE of themselves, the rest goes to "no face", and a warning says so.
-  A user who corrected the pose vouches for it: then nothing shrinks.
+  DOUBTFUL_POSE shrinks all shares to c / DOUBTFUL_POSE of themselves, the rest goes to "no face", and a warning says
+  so. A user who corrected the pose vouches for it: then nothing shrinks.
 * A sequence is answered from at most MAX_FRAMES frames spread evenly over it. Each is answered as above; their mean is
   weighted by expressiveness, 1 - p_reject, so that a neutral beginning and end do not water the answer down.
 """
@@ -296,7 +296,7 @@ class Predictor:
 
 @dataclass(frozen=True, eq=False)
 class _Answer:
-    """Of all views: class probabilities (K,) and rejection masses (R,); of each view: (N, K), and whether it is there."""
+    """Of all views: class probabilities (K,), rejection masses (R,); of each view: (N, K), and whether it is there."""
 
     classes: np.ndarray
     views: np.ndarray
