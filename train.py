@@ -114,7 +114,7 @@ def render_faces(config: TrainConfig, split: str) -> RenderedFaces:
         )
         folders.append(build(settings, config.data.cache, config.data.workers))
         counts.append(count)
-    return RenderedFaces(folders, counts)
+    return RenderedFaces(folders, counts, photos=config.data.photos or split != "train")
 
 
 def check_subjects(faces: dict[str, RenderedFaces]) -> None:

@@ -23,13 +23,17 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class DataConfig:
-    """Which faces: `train_faces` and the others are numbers per source; `cache` keeps rendered views."""
+    """Which faces: `train_faces` and the others are numbers per source; `cache` keeps rendered views.
+
+    `photos` False trains on scans alone, which is easier and may come first.
+    """
 
     sources: tuple[str, ...] = ("procedural",)
     ict_path: str = ""
     train_faces: tuple[int, ...] = (4096,)
     validation_faces: int = 512
     test_faces: int = 512
+    photos: bool = True
     cache: str = "cache"
     workers: int = 0
 

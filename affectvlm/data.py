@@ -96,14 +96,16 @@ def build(faces: FaceSet, cache: str | Path, workers: int = 0) -> Path:
 
 
 class RenderedFaces:
-    """The first `count` faces of one or several cache folders, read lazily.
+    """The first `count` faces of one or several cache folders, read lazily; `photos` False leaves photo-like ones out.
 
     Attributes:
         labels: (n,) int64 into LABELS; intensity: (n,) float32; photo: (n,) bool; subjects, records: lists of length n.
         units: (n, len(UNITS)) float32 action-unit intensities in [0, 1], NaN where there is no face.
     """
 
-    def __init__(self, folders: Sequence[str | Path], counts: Sequence[int] | None = None) -> None:
+    def __init__(
+        self, folders: Sequence[str | Path], counts: Sequence[int] | None = None, photos: bool = True
+    ) -> None:
         self._shards: list[np.ndarray] = []
         self._where: list[tuple[int, int]] = []
         self.records: list[dict] = []
@@ -114,8 +116,9 @@ class RenderedFaces:
                     break
                 records = json.loads(file.read_text("utf-8"))[:left]
                 self._shards.append(np.load(file.with_suffix(".npy"), mmap_mode="r"))
-                self._where += [(len(self._shards) - 1, row) for row in range(len(records))]
-                self.records += records
+                kept = [row for row, record in enumerate(records) if photos or not record["photo"]]
+                self._where += [(len(self._shards) - 1, row) for row in kept]
+                self.records += [records[row] for row in kept]
                 left = None if left is None else left - len(records)
         if not self.records:
             raise ValueError(f"no rendered faces in {', '.join(Path(f).name for f in folders)}; build them first")

@@ -9,8 +9,8 @@ with half-width r = 80 mm. The centre lies a little under the nose tip, so that 
 positive yaw turns the nose toward image right and so shows the subject's right cheek. The kernels are compiled by
 numba once (kept on disk), hold no state and release the GIL: threads can draw at will.
 
-Measured against pyvista (`benchmarks/rendering.py`): several times faster than one reused plotter, and free of its
-thread traps.
+Measured against pyvista (`python -m benchmarks.rendering`, 50,000 triangles, one core): 1.5 times as fast as one reused
+plotter, 6 times as fast as a fresh plotter a view, and free of their thread traps.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Accuracy of a checkpoint on face families it was not trained on, with known pose and end to end.
 
-    python benchmarks/unseen_sources.py --checkpoint checkpoints/affectvlm-compact --ict ict_face.npz \
+    python -m benchmarks.unseen_sources --checkpoint checkpoints/affectvlm-compact --ict ict_face.npz \
         --makehuman makehuman_face.npz --scan LeePerrySmith.glb --output report.json
 
 With known pose: faces in the canonical frame, cropped as the scan path crops them, through `methods.scoring`. End to
@@ -16,7 +16,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from makehuman import EMOTIONS, MakeHumanFace, sample_units
 from scipy.spatial.transform import Rotation
 
 from affectvlm.augmentation.views import store
@@ -30,6 +29,7 @@ from affectvlm.rendering import DEFAULT_YAWS, HALF_WIDTH_MM, render_buffers
 from affectvlm.scan import Scan
 from affectvlm.synthesis.expressions import sample_expression
 from affectvlm.synthesis.objects import random_object
+from benchmarks.makehuman import EMOTIONS, MakeHumanFace, sample_units
 
 INTENSITIES = (1.0, 0.75, 0.5)
 

@@ -110,6 +110,7 @@ def test_something_else_is_not_a_pack(tmp_path, content):
 def test_every_action_unit_names_known_shapes():
     known = {"browInnerUp", "browOuterUp", "browDown", "eyeWide", "cheekSquint", "cheekRaiser", "eyeSquint",
              "noseSneer", "mouthUpperUp", "mouthShrugUpper", "mouthSmile", "mouthDimple", "mouthFrown",
-             "mouthLowerDown", "mouthShrugLower", "mouthPucker", "mouthStretch", "mouthFunnel", "mouthPress", "mouthRollUpper", "mouthRollLower", "jawOpen",
+             "mouthLowerDown", "mouthShrugLower", "mouthPucker", "mouthStretch", "mouthFunnel", "mouthPress",
+             "mouthRollUpper", "mouthRollLower", "jawOpen",
              "jawForward", "cheekPuff", "eyeBlink"}  # fmt: skip
     assert {stem for shapes in ict.SHAPES.values() for stem in shapes} == known

@@ -469,7 +469,7 @@ def test_the_card_is_readable_and_says_everything(saved):
     assert card["classes"] == list(EKMAN) and card["rejection"] == ["neutral", "no face"]
     assert card["view_names"] == ["front", "left", "right"] and card["yaws"] == [0.0, -40.0, 40.0]
     assert card["model_cfg"] == config() and card["quick_gelu"] is False
-    assert card["half_width"] == 90.0 and card["image_kind"] == "shaded" and card["image_size"] == 32
+    assert card["half_width"] == 80.0 and card["image_kind"] == "shaded" and card["image_size"] == 32
     assert card["temperature"] == 1.25 and card["licence"] == "MIT" and card["metrics"] == {"uar": 0.5}
     assert card["prompts"] == PROMPTS.to_dict()
     assert card["created"].startswith("20") and len(card["weights_sha256"]) == 64

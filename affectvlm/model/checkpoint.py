@@ -30,10 +30,10 @@ from torch import Tensor
 import affectvlm
 from affectvlm.model.clip import MultiviewCLIP, from_config
 from affectvlm.prompts import PromptSet
+from affectvlm.rendering import DEFAULT_YAWS, HALF_WIDTH_MM, KINDS, VIEW_NAMES
 
 CARD, WEIGHTS = "card.json", "model.safetensors"
 FORMAT, FORMAT_VERSION = "affectvlm-checkpoint", 1
-IMAGE_KINDS = ("shaded", "textured", "depth", "normals")
 
 _PICKLES = {".pt", ".pth", ".ckpt", ".bin", ".pkl", ".pickle", ".tar", ".th"}
 _MAX_CARD_BYTES = 4 << 20
@@ -80,10 +80,10 @@ class Card:
     image_size: int
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
-    view_names: tuple[str, ...] = ("front", "left", "right")
-    yaws: tuple[float, ...] = (0.0, -40.0, 40.0)
+    view_names: tuple[str, ...] = VIEW_NAMES
+    yaws: tuple[float, ...] = DEFAULT_YAWS
     image_kind: str = "shaded"
-    half_width: float = 90.0
+    half_width: float = HALF_WIDTH_MM
     temperature: float = 1.0
     training_data: Mapping[str, Any] = field(default_factory=dict)
     metrics: Mapping[str, Any] = field(default_factory=dict)
@@ -177,7 +177,7 @@ class Card:
         _need(is_named, "view_names", names, "different names, one at least")
         _need(len(self.yaws) == len(names), "yaws", self.yaws, f"one angle for each view of {names}")
         _need(all(_is_number(yaw) and abs(yaw) <= 180 for yaw in self.yaws), "yaws", self.yaws, "degrees, -180 to 180")
-        _need(self.image_kind in IMAGE_KINDS, "image_kind", self.image_kind, f"one of {', '.join(IMAGE_KINDS)}")
+        _need(self.image_kind in KINDS, "image_kind", self.image_kind, f"one of {', '.join(KINDS)}")
 
     def _check_numbers(self) -> None:
         for key in ("half_width", "temperature"):
