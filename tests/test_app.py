@@ -222,11 +222,15 @@ def test_a_broken_model_is_told(start, tmp_path):
 
 def test_turning_the_face_asks_the_model_again(app, predictor):
     click(app, "surprise")
-    (yaw,) = [slider for slider in app.slider if slider.key == "correct_yaw"]
-    yaw.set_value(30).run()
+    app.slider[0].set_value(30).run()
     assert_shows(app, predictor.predict(engine.sample_scan("surprise"), correction=(30, 0, 0)))
     click(app, "Reset")
     assert_shows(app, predictor.predict(engine.sample_scan("surprise")))
+    app.slider[1].set_value(10).run()
+    click(app, "New face")
+    click(app, "happy")  # a correction is of one face, not of the next
+    assert_shows(app, predictor.predict(engine.sample_scan("happy")))
+    assert [slider.value for slider in app.slider] == [0, 0, 0]
 
 
 def test_the_face_is_there_on_every_page_and_forgotten_on_demand(app):

@@ -13,6 +13,10 @@ if TYPE_CHECKING:
     from affectvlm.predictor import Prediction
 
 
+AXES = {"yaw": ("Turn left or right", 180), "pitch": ("Nod down or up", 90), "roll": ("Tilt sideways", 180)}
+"""The three angles in the words of the page, and how far each goes, in degrees."""
+
+
 def show(face: state.Face, folder: Path) -> None:
     """The answer to the current face, or why there is none."""
     try:
@@ -25,7 +29,7 @@ def show(face: state.Face, folder: Path) -> None:
     with views:
         _views(prediction)
         if prediction.pose is not None:
-            _pose(prediction)
+            _pose(prediction, face.digest)
     with said:
         _verdict(prediction)
 
@@ -52,25 +56,25 @@ def _verdict(prediction: Prediction) -> None:
     st.caption(words.cost(dict(prediction.timings_ms)))
 
 
-def _pose(prediction: Prediction) -> None:
+def _pose(prediction: Prediction, digest: str) -> None:
     """Three angles to add to the pose that was found."""
+    keys = {axis: f"correct_{axis}_{digest}" for axis in AXES}  # each face has sliders of its own
+    for key, angle in zip(keys.values(), state.correction(), strict=True):
+        st.session_state.setdefault(key, angle)
 
     def changed() -> None:
-        state.set_correction(tuple(st.session_state[f"correct_{axis}"] for axis in ("yaw", "pitch", "roll")))
+        state.set_correction(tuple(st.session_state.get(key, 0) for key in keys.values()))
 
     def reset() -> None:
-        for axis in ("yaw", "pitch", "roll"):
-            st.session_state[f"correct_{axis}"] = 0
+        for key in keys.values():
+            st.session_state[key] = 0
         changed()
 
     pose = prediction.pose
     with st.expander("Not looking straight at you? Turn the face", expanded=pose.certainty < 0.45):
-        limits = {"yaw": 180, "pitch": 90, "roll": 180}
-        for column, (axis, limit), angle in zip(st.columns(3), limits.items(), state.correction(), strict=True):
-            column.slider(AXES[axis], -limit, limit, angle, 1, format="%d°", key=f"correct_{axis}", on_change=changed)
+        for column, (axis, (label, limit)) in zip(st.columns(3), AXES.items(), strict=True):
+            column.slider(label, -limit, limit, step=1, format="%d°", key=keys[axis], on_change=changed)
         with st.container(horizontal=True, vertical_alignment="center"):
             st.button("Reset", on_click=reset, disabled=state.correction() == state.NO_CORRECTION)
             st.caption(words.pose_found(pose.yaw, pose.pitch, pose.roll, pose.certainty))
 
-
-AXES = {"yaw": "Turn left or right", "pitch": "Nod down or up", "roll": "Tilt sideways"}

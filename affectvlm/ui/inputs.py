@@ -30,6 +30,7 @@ def show_samples() -> None:
     for column, emotion in zip(st.columns(len(EKMAN)), EKMAN, strict=True):
         with column:
             frames.append(st.empty())
+            frames[-1].html('<div class="coming"></div>')  # keeps the picture's place
             sample = state.Face.from_sample(emotion)
             st.button(emotion, key=f"sample_{emotion}", width="stretch", on_click=state.set_face, args=(sample,))
     for frame, emotion in zip(frames, EKMAN, strict=True):  # after the buttons, which need not wait for the pictures

@@ -16,6 +16,7 @@ CSS = """
 h1 { font-size: 2.1rem !important; letter-spacing: -0.015em; padding-bottom: 0.1rem !important; }
 h2 { font-size: 1.75rem !important; letter-spacing: -0.01em; padding-top: 0 !important; }
 .stImage img, .stIFrame, iframe { border-radius: 12px; }
+.coming { aspect-ratio: 1; border-radius: 12px; background: rgba(128, 128, 128, 0.16); }
 .bars { display: grid; gap: 3px; padding: 2px 0 6px; }
 .bar-row { display: grid; grid-template-columns: 4.6em 1fr; align-items: center; font-size: 0.76rem;
            line-height: 1.15; }

@@ -68,8 +68,6 @@ def set_face(face: Face | None, problem: str | None = None) -> None:
     st.session_state["face"] = face
     st.session_state["problem"] = problem
     st.session_state["correction"] = NO_CORRECTION
-    for axis in ("yaw", "pitch", "roll"):
-        st.session_state.pop(f"correct_{axis}", None)
 
 
 def problem() -> str | None:

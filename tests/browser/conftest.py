@@ -1,0 +1,120 @@
+"""A real server and a real browser for the tests in this folder."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+
+from tests.browser.find_browser import FLAGS, MISSING, find_browser, in_ci
+
+ROOT = Path(__file__).resolve().parents[2]
+LOCAL = {"localhost", "127.0.0.1", ""}
+
+
+@dataclass
+class Server:
+    """The app as `make app` starts it."""
+
+    url: str
+    process: subprocess.Popen
+    started: float
+
+
+def start_server(folder: Path) -> Server:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    environment = {**os.environ, "AFFECTVLM_CHECKPOINTS": str(folder)}
+    command = [sys.executable, "-m", "streamlit", "run", "app.py", "--server.port", str(port)]
+    started = time.perf_counter()
+    process = subprocess.Popen(command, cwd=ROOT, env=environment, stdin=subprocess.DEVNULL)
+    url = f"http://localhost:{port}"
+    while time.perf_counter() - started < 120:
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/_stcore/health", timeout=2):
+                return Server(url, process, started)
+        except OSError:
+            assert process.poll() is None, f"the server ended with code {process.returncode}"
+            time.sleep(0.1)
+    process.kill()
+    raise TimeoutError("the server did not answer within two minutes")
+
+
+@pytest.fixture
+def fresh_server(checkpoint_folder) -> Iterator[Server]:
+    """A server of its own, just started."""
+    server = start_server(checkpoint_folder.parent)
+    yield server
+    server.process.terminate()
+    server.process.wait(20)
+
+
+@pytest.fixture(scope="module")
+def server(checkpoint_folder) -> Iterator[Server]:
+    """One server for a module's tests; each has a session of its own."""
+    server = start_server(checkpoint_folder.parent)
+    yield server
+    server.process.terminate()
+    server.process.wait(20)
+
+
+@pytest.fixture(scope="session")
+def chromium():
+    path = find_browser()
+    if path is None:
+        (pytest.fail if in_ci() else pytest.skip)(MISSING)
+    from playwright.sync_api import sync_playwright
+
+    camera = ("--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=[*FLAGS, *camera])
+        yield browser
+        browser.close()
+
+
+@dataclass
+class Seen:
+    """What a page asked of the outside world, and what went wrong in it."""
+
+    outside: list[str] = field(default_factory=list)
+    errors: list[str] = field(default_factory=list)
+
+
+@pytest.fixture
+def page(chromium):
+    """A page that reaches nothing beyond this computer; at the end it must not have tried to, nor logged an error."""
+    seen = Seen()
+    context = chromium.new_context(viewport={"width": 1400, "height": 1000})
+
+    def judge(route) -> None:
+        url = urlsplit(route.request.url)
+        if url.scheme in ("data", "blob") or (url.hostname or "") in LOCAL:
+            route.continue_()
+        else:
+            seen.outside.append(route.request.url)
+            route.abort()
+
+    def note(message) -> None:
+        looks_for_server = "/_stcore/" in message.location["url"]  # streamlit tries the addresses below a page's first
+        if message.type == "error" and not looks_for_server:
+            seen.errors.append(f"{message.text} {message.location['url']}")
+
+    context.route("**/*", judge)
+    page = context.new_page()
+    page.set_default_timeout(120_000)
+    page.on("console", note)
+    page.on("pageerror", lambda error: seen.errors.append(str(error)))
+    yield page
+    context.close()
+    assert seen.outside == []
+    assert seen.errors == []
