@@ -27,14 +27,14 @@ CROP_RADIUS = 100.0  # mm; holds all that the views at 0 and ±40 degrees show o
 LOOK_CENTER = np.array([0.0, 0.0, -40.0])
 LOOK_RADIUS = 125.0  # mm; what the second look and the fit see
 FIT_POINTS = 3000
-FIRST_LOOKS = 2
+FIRST_LOOKS = 4  # at most
 ENOUGH = 0.9  # certainty at which no further start is tried
 UNIT_TOLERANCE = 1.4
 """A scan in a known unit keeps its size if the face found in it is within this factor of a usual one."""
 CERTAINTY_WEIGHTS = np.array([4.19, -0.43, -1.20, 2.14, 2.49, -0.63])
 CERTAINTY_BIAS = -1.92
-SURE = 0.5
-"""From this certainty on a pose is taken as found (`Pose.is_face`)."""
+SURE = 0.65
+"""From this certainty on a pose is taken as found (`Pose.is_face`); measured poses off by more than 20° stay below it."""
 
 
 class Candidate(NamedTuple):
