@@ -35,7 +35,8 @@ def show(face: state.Face, folder: Path) -> None:
 
 
 def _views(prediction: Prediction) -> None:
-    for column, name, view in zip(st.columns(3), prediction.view_names, prediction.views, strict=True):
+    columns = st.container(key="views").columns(3)
+    for column, name, view in zip(columns, prediction.view_names, prediction.views, strict=True):
         with column:
             st.image(view, width="stretch", alt=f"{words.VIEW_TITLES[name]} view")
             st.markdown(f"**{words.VIEW_TITLES[name]}**")

@@ -27,7 +27,8 @@ def show() -> None:
 def show_samples() -> None:
     st.markdown("**No face at hand?** Take one of ours, posing …")
     frames = []
-    for column, emotion in zip(st.columns(len(EKMAN)), EKMAN, strict=True):
+    columns = st.container(key="samples").columns(len(EKMAN))
+    for column, emotion in zip(columns, EKMAN, strict=True):
         with column:
             frames.append(st.empty())
             frames[-1].html('<div class="coming"></div>')  # keeps the picture's place

@@ -16,6 +16,11 @@ CSS = """
 h1 { font-size: 2.1rem !important; letter-spacing: -0.015em; padding-bottom: 0.1rem !important; }
 h2 { font-size: 1.75rem !important; letter-spacing: -0.01em; padding-top: 0 !important; }
 .stImage img, .stIFrame, iframe { border-radius: 12px; }
+@media (max-width: 700px) {
+  h1 { font-size: 1.7rem !important; }
+  :is(.st-key-samples, .st-key-views) [data-testid="stColumn"] { min-width: 27%; flex: 1 1 27%; }
+  .st-key-samples button { padding-left: 0.2rem; padding-right: 0.2rem; }
+}
 .coming { aspect-ratio: 1; border-radius: 12px; background: rgba(128, 128, 128, 0.16); }
 .bars { display: grid; gap: 3px; padding: 2px 0 6px; }
 .bar-row { display: grid; grid-template-columns: 4.6em 1fr; align-items: center; font-size: 0.76rem;

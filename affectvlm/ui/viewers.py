@@ -16,6 +16,7 @@ import streamlit as st
 from affectvlm.ui import engine, guarded_stpyvista, state
 from affectvlm.ui.display import DisplayMesh
 from affectvlm.ui.export import ExportError
+from affectvlm.ui.words import VIEW_TITLES
 
 PYVISTA, STPYVISTA, PLOTLY, STILL = "PyVista", "stpyvista", "Plotly", "Still pictures"
 VIEWERS = (PYVISTA, STPYVISTA, PLOTLY, STILL)
@@ -113,8 +114,9 @@ def _still(mesh: DisplayMesh, appearance: bool, key: str) -> bool:
 
     scan = Scan(mesh.vertices, mesh.faces, colors=mesh.colors)
     views = render_views(scan, "textured" if appearance else "shaded", size=448)
-    for column, view, name in zip(st.columns(3), views, ("front", "left cheek", "right cheek"), strict=True):
-        column.image(view, width="stretch", alt=name)
+    columns = st.container(key="views").columns(3)
+    for column, view, title in zip(columns, views, VIEW_TITLES.values(), strict=True):
+        column.image(view, width="stretch", alt=f"{title} view")
     return True
 
 
