@@ -34,7 +34,7 @@ UNIT_TOLERANCE = 1.4
 CERTAINTY_WEIGHTS = np.array([4.19, -0.43, -1.20, 2.14, 2.49, -0.63])
 CERTAINTY_BIAS = -1.92
 SURE = 0.65
-"""From this certainty on a pose is taken as found (`Pose.is_face`); measured poses off by more than 20° stay below it."""
+"""From this certainty on a pose is taken as found (`Pose.is_face`)."""
 
 
 class Candidate(NamedTuple):
