@@ -5,7 +5,9 @@ Start it with `make app`, or `streamlit run app.py`.
 
 import os
 
-os.environ.setdefault("HF_HUB_OFFLINE", "1")  # before anything imports open_clip: the app never asks the network
+# before anything imports torch and open_clip:
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # the app never asks the network
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # idle threads sleep: on a busy machine spinning ones cost 20 times
 
 import streamlit as st  # noqa: E402
 

@@ -9,7 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-os.environ.setdefault("HF_HUB_OFFLINE", "1")  # before open_clip is imported: no test may reach for the network
+# before torch and open_clip are imported:
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test may reach for the network
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # waiting threads leave the cores to the browser beside them
 
 ROOT = Path(__file__).resolve().parents[1]
 
