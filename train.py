@@ -151,23 +151,38 @@ class Progress(pl.Callback):
             self.validate(trainer, method, step)
 
     def validate(self, trainer: pl.Trainer, method: AffectVLM, step: int) -> None:
+        """Score the weights as they are and their running average, which is poor while learning is fast."""
+        self.current = {name: value.clone() for name, value in method.model.state_dict().items()}
         averaging = next(c for c in trainer.callbacks if isinstance(c, EMAWeightAveraging))
+        self.scores = {"current": self.score(method)}
         averaging._swap_models(method)
-        scores = report(face_logits(method.model, method.prompts, self.validation, augmented=0), self.validation)
+        self.scores["averaged"] = self.score(method)
         averaging._swap_models(method)
         method.train()
-        self.events.write(json.dumps({"step": step, "validation": scores}) + "\n")
-        log.info("step %d  validation %s", step, scores["emotions"])
+        self.events.write(json.dumps({"step": step, "validation": self.scores}) + "\n")
+        for name, scores in self.scores.items():
+            log.info("step %d  validation, %s weights: %s", step, name, scores["emotions"])
+
+    def score(self, method: AffectVLM) -> dict:
+        return report(face_logits(method.model, method.prompts, self.validation, augmented=0), self.validation)
+
+    def keep_better(self, method: AffectVLM) -> None:
+        """Leave the averaged or the last weights in the model, whichever validation prefers."""
+        uar = {name: scores["emotions"]["uar"] for name, scores in self.scores.items()}
+        log.info("validation UAR: %s", uar)
+        if uar["current"] > uar["averaged"]:
+            method.model.load_state_dict(self.current)
 
 
 def fit(method: AffectVLM, faces: dict[str, RenderedFaces], config: TrainConfig, run: Path, resume: bool) -> None:
-    """Train with averaged weights; afterwards `method.model` holds the average."""
+    """Train; afterwards `method.model` holds the averaged or the last weights, as validation prefers."""
     last = run / "last.ckpt"
     start = torch.load(last, weights_only=True)["global_step"] if resume and last.is_file() else 0
     optim = config.optim
     batches = MixedBatches(
         faces["train"], config.views, optim.batch, optim.steps, config.run.seed, start, per_sample=optim.views
     )
+    progress = Progress(run, faces["validation"], config)
     trainer = pl.Trainer(
         accelerator="auto", devices=1, max_steps=config.optim.steps, max_epochs=-1,
         precision="bf16-mixed" if config.optim.precision == "bf16" else "32-true",
@@ -175,9 +190,10 @@ def fit(method: AffectVLM, faces: dict[str, RenderedFaces], config: TrainConfig,
         enable_progress_bar=False, enable_model_summary=False,
         callbacks=[
             EMAWeightAveraging(decay=config.optim.ema),
-            Progress(run, faces["validation"], config),
-            ModelCheckpoint(run, filename="step", save_last=True, save_top_k=0,
-            every_n_train_steps=config.run.validate),
+            progress,
+            # without a version counter: a resumed run must go on writing last.ckpt, not last-v1.ckpt beside it
+            ModelCheckpoint(run, save_last=True, save_top_k=0, every_n_train_steps=config.run.validate,
+                            enable_version_counter=False),
         ],
     )  # fmt: skip
     if not start and not config.model.pretrained and not config.model.start:
@@ -185,6 +201,7 @@ def fit(method: AffectVLM, faces: dict[str, RenderedFaces], config: TrainConfig,
     method.train()  # models are built in evaluation mode, and Lightning keeps what it finds
     loader = DataLoader(batches, batch_size=None, num_workers=1, prefetch_factor=4)
     trainer.fit(method, loader, ckpt_path=str(last) if start else None, weights_only=True)
+    progress.keep_better(method)
 
 
 def calibrate(method: AffectVLM, validation: RenderedFaces) -> float:

@@ -44,7 +44,7 @@ SURE, LEANING = 0.75, 0.45
 """Lowest confidence that is called "sure" and "leaning"; "not sure" below."""
 
 NO_FACE = "no face"
-DOUBTFUL_POSE = 0.5
+DOUBTFUL_POSE = 0.65
 MAX_FRAMES = 32
 VIEW_SIZE = 224
 

@@ -71,6 +71,8 @@ def test_a_resumed_run_equals_an_uninterrupted_one(finished, small_shards):
     patch.undo()
     assert (stopped / "last.ckpt").is_file()
     folder = train.train(again, resume=True)
+    assert [file.name for file in stopped.glob("*.ckpt")] == ["last.ckpt"]
+    assert torch.load(stopped / "last.ckpt", weights_only=True)["global_step"] == 4
     weights = [load_checkpoint(f)[0].state_dict() for f in (whole, folder)]
     for name, value in weights[0].items():
         torch.testing.assert_close(value, weights[1][name], msg=name, rtol=0, atol=0)
