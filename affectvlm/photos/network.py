@@ -1,4 +1,5 @@
-"""The face finder: a small convolutional network that says, for every place of a grey picture, whether a face is there.
+"""Two small convolutional networks: the finder says where in a grey picture a face may be, the framer says exactly how
+to frame it.
 
 For each cell of STRIDE pixels: is this the middle of a face; where exactly is the middle of its window; how large is
 the window; how is the head turned. The window is that of our rendered views (`rendering.HALF_WIDTH_MM` about
@@ -25,6 +26,12 @@ SMALLEST, LARGEST = 12.0, 72.0
 """Half sides in pixels that it was trained to find."""
 WEIGHTS = "face_finder.safetensors"
 
+CLOSE_SIDE = 80
+"""Pixels of the window that the framer looks at."""
+CLOSE_UP = 1.6
+"""Half the side of that window over half the side of a face's own window."""
+FRAMER_WEIGHTS = "face_framer.safetensors"
+
 OUTPUTS = ("face", "dx", "dy", "size", "yaw_sin", "yaw_cos", "roll")
 """Channels of the output. face: logit. dx, dy: window centre minus cell centre, in HALF_UNIT. size: log of half /
 HALF_UNIT. yaw_sin, yaw_cos: of the head's yaw (> 0: nose toward image right). roll: radians, > 0: clockwise."""
@@ -38,6 +45,23 @@ class FaceFinder(nn.Module):
         stem = [_step(1, 16), _step(16, 32), _Block(32, 1), _step(32, width)]
         self.body = nn.Sequential(*stem, *(_Block(width, dilation) for dilation in dilations))
         self.head = nn.Conv2d(width, len(OUTPUTS), 1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.head(self.body(images))
+
+
+class FaceFramer(nn.Module):
+    """(B, 1, 80, 80) float32, normalised, a face roughly in the middle → (B, 7), as OUTPUTS, of that one face.
+
+    dx, dy: middle of the face's window minus the picture's, in halves of the window supposed (25 pixels). size: log of
+    the true half over that. roll: radians.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        convolutions = [_step(1, 24), _step(24, 32), _step(32, 64), _Block(64, 1), _step(64, 96)]
+        self.body = nn.Sequential(*convolutions, nn.Flatten(), nn.Linear(96 * 25, 96), nn.ReLU(inplace=True))
+        self.head = nn.Linear(96, len(OUTPUTS))
 
     def forward(self, images: Tensor) -> Tensor:
         return self.head(self.body(images))
@@ -81,10 +105,25 @@ def decoded(out: Tensor) -> np.ndarray:
     return torch.stack([face.sigmoid(), x, y, half, yaw, roll], -1).numpy()
 
 
+def framing(out: Tensor) -> np.ndarray:
+    """(B, 7) output of the framer → (B, 6) float32: face in [0, 1]; dx, dy, log size as there; degrees of yaw, roll."""
+    face, dx, dy, size, sine, cosine, roll = out.float().unbind(1)
+    yaw, roll = torch.rad2deg(torch.atan2(sine, cosine)), torch.rad2deg(roll)
+    return torch.stack([face.sigmoid(), dx, dy, size.clamp(-0.7, 0.7), yaw, roll], -1).numpy()
+
+
 @functools.cache
-def shipped_network() -> FaceFinder:
-    """The network with the shipped weights, in evaluation mode."""
-    network = FaceFinder()
-    content = resources.files("affectvlm.photos").joinpath(WEIGHTS).read_bytes()
+def shipped_finder() -> FaceFinder:
+    return _shipped(FaceFinder(), WEIGHTS)
+
+
+@functools.cache
+def shipped_framer() -> FaceFramer:
+    return _shipped(FaceFramer(), FRAMER_WEIGHTS)
+
+
+def _shipped(network: nn.Module, file: str) -> nn.Module:
+    """The network with the weights of this package, in evaluation mode."""
+    content = resources.files("affectvlm.photos").joinpath(file).read_bytes()
     network.load_state_dict({name: value.float() for name, value in load_safetensors(content).items()}, strict=False)
     return network.eval().requires_grad_(False)

@@ -1,4 +1,4 @@
-"""Pictures to train the face finder on: rendered heads with hair, glasses and clothes, lit anew, in front of clutter.
+"""Pictures to train the finder and the framer on: rendered heads with hair, glasses and clothes in front of clutter.
 
 Everything is drawn here, nothing is read: a user can train the same network from a face model alone.
 """
@@ -11,7 +11,8 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from affectvlm.photos.network import HALF_UNIT, LARGEST, SIDE, SMALLEST, STRIDE
+from affectvlm.photos.faces import FaceBox, cut_out
+from affectvlm.photos.network import CLOSE_SIDE, CLOSE_UP, HALF_UNIT, LARGEST, SIDE, SMALLEST, STRIDE
 from affectvlm.rendering import HALF_WIDTH_MM, PIVOT_MM, render_buffers, rotation_y
 from affectvlm.scan import Scan
 
@@ -124,6 +125,37 @@ def targets(faces: np.ndarray) -> np.ndarray:
         for channel, value in enumerate(values):
             result[channel][inner] = np.broadcast_to(value, inner.shape)[inner]
     return result
+
+
+def close_up(picture: Picture, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """What the framer looks at, about a face of a picture or now and then about something else.
+
+    Returns:
+        (CLOSE_SIDE, CLOSE_SIDE) uint8, and (7,) float32, what the framer should say of it.
+    """
+    face = None
+    if len(picture.faces) and rng.random() < 0.85:
+        face = picture.faces[rng.integers(len(picture.faces))].astype(np.float64)
+        x, y, half, yaw, roll = face
+        off = np.clip(rng.normal(0, 0.2, 2), -0.5, 0.5) * half
+        guess = half * np.exp(np.clip(rng.normal(0, 0.2), -0.5, 0.5))
+        tilt = 0.0 if rng.random() < 0.4 else roll + np.clip(rng.normal(0, 8), -20, 20)
+        box = FaceBox(x + off[0], y + off[1], guess, tilt)
+    else:
+        box = FaceBox(
+            *rng.uniform(0, SIDE, 2), np.exp(rng.uniform(np.log(SMALLEST), np.log(LARGEST))), rng.normal(0, 8)
+        )
+        for x, y, half, *_ in picture.faces:
+            if np.hypot(box.x - x, box.y - y) < half + 0.5 * box.half:
+                box = replace(box, half=0.3 * half)  # a piece of a face is not one
+    image = cut_out(picture.image, replace(box, half=CLOSE_UP * box.half), CLOSE_SIDE)
+    if face is None:
+        return image, np.zeros(7, np.float32)
+    turn = np.radians(-box.roll)
+    dx, dy = np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]]) @ [x - box.x, y - box.y] / box.half
+    angles = np.radians([yaw, roll - box.roll])
+    said = [1, dx, dy, np.log(half / box.half), np.sin(angles[0]), np.cos(angles[0]), angles[1]]
+    return image, np.array(said, np.float32)
 
 
 # --- what surrounds a face --------------------------------------------------------------------------------------------
