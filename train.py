@@ -93,7 +93,7 @@ def train(config: TrainConfig, resume: bool = False) -> Path:
     card = Card.of(
         model, prompts, name=config.run.name, view_names=VIEW_NAMES, yaws=DEFAULT_YAWS, image_kind="normals",
         half_width=HALF_WIDTH_MM, temperature=temperature, metrics=scores, licence="MIT",
-        training_data={"faces": describe(faces), "settings": to_dict(config)},
+        training_data={"faces": describe(faces), "settings": shareable(config)},
         intended_use=INTENDED_USE, limits=LIMITS,
     )  # fmt: skip
     save_checkpoint(run / "model", model, card)
@@ -223,6 +223,14 @@ def test(method: AffectVLM, faces: RenderedFaces, temperature: float) -> dict:
         name: report(face_logits(method.model, method.prompts, faces, kind, views), faces, temperature)
         for name, (kind, views) in cases.items()
     }
+
+
+def shareable(config: TrainConfig) -> dict:
+    """The settings as a card may tell them to strangers: without the places things lie at on this machine."""
+    settings = to_dict(config)
+    for section, key in (("data", "ict_path"), ("data", "cache"), ("run", "folder"), ("model", "start")):
+        settings[section][key] = Path(settings[section][key]).name
+    return settings
 
 
 def describe(faces: dict[str, RenderedFaces]) -> dict:
