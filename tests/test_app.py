@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from streamlit.runtime.memory_uploaded_file_manager import MemoryUploadedFileManager
 from streamlit.runtime.pages_manager import PagesManager
 from streamlit.testing.v1 import AppTest
 
@@ -209,9 +210,10 @@ def test_without_a_model_the_page_says_what_to_do_and_the_mesh_still_turns(start
     assert not app.exception and len(app.get("iframe")) == 1
 
 
-def test_a_broken_model_is_told(start, tmp_path):
+@pytest.mark.parametrize("card", ["{}", "not JSON"])
+def test_a_broken_model_is_told(start, tmp_path, card):
     (tmp_path / "broken").mkdir()
-    (tmp_path / "broken" / "card.json").write_text("{}")
+    (tmp_path / "broken" / "card.json").write_text(card)
     app = start(tmp_path)
     click(app, "happy")
     assert not app.exception and "broken" in app.error[0].value
@@ -249,6 +251,25 @@ def test_what_one_visitor_brings_no_other_sees(app, start, checkpoint_folder, ha
     upload_scan(app, "private.ply", happy_ply)
     other = start(checkpoint_folder.parent)
     assert "private.ply" not in texts(other) and len(other.header) == 0
+
+
+def test_forgetting_drops_the_uploaded_bytes_too(app, monkeypatch, happy_ply):
+    managers = []
+
+    class Watched(MemoryUploadedFileManager):
+        def __init__(self, *arguments) -> None:
+            super().__init__(*arguments)
+            managers.append(self)
+
+    monkeypatch.setattr("streamlit.testing.v1.local_script_runner.MemoryUploadedFileManager", Watched)
+
+    def held() -> list[bytes]:
+        return [record.data for files in managers[-1].file_storage.values() for record in files.values()]
+
+    upload_scan(app, "private.ply", happy_ply)
+    assert held() == [happy_ply]
+    click(app, "Forget everything")
+    assert held() == []
 
 
 def test_a_face_is_known_by_its_content():

@@ -8,9 +8,19 @@ from pathlib import Path
 import numpy as np
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
+from streamlit.runtime.scriptrunner import get_script_run_ctx
 
 from affectvlm.emotions import COLORS
 from affectvlm.ui import engine, state, words
+
+CARD_PARTS = {
+    "intended_use": "Made for",
+    "limits": "Limits",
+    "training_data": "Trained on",
+    "metrics": "Measured",
+    "licence": "Licence",
+    "created": "Made on",
+}
 
 
 def show(models: dict[str, Path]) -> DeltaGenerator:
@@ -59,17 +69,36 @@ def _model(models: dict[str, Path]) -> None:
     st.space("small")
     st.selectbox("Model", list(models), key="model", disabled=len(models) == 1)
     with st.popover("About this model", type="tertiary"):
-        _card(engine.read_card(chosen(models)))
+        try:
+            _card(engine.read_card(chosen(models)))
+        except ValueError:
+            st.markdown("Its card cannot be read.")
 
 
 def _card(card: dict) -> None:
-    for key, value in card.items():
-        if isinstance(value, str | int | float) and not isinstance(value, bool):
-            st.markdown(f"**{key.replace('_', ' ').capitalize()}** · {value}")
+    """What a visitor may want to know of a checkpoint; the card itself holds the rest."""
+    for key, title in CARD_PARTS.items():
+        value = card.get(key)
+        if isinstance(value, dict):
+            parts = {name.replace("_", " "): part for name, part in value.items() if _plain(part)}
+            value = "  \n".join(f"{name}: {_short(part)}" for name, part in parts.items())
+        if value:
+            st.markdown(f"**{title}**  \n{value}")
+
+
+def _plain(value: object) -> bool:
+    return isinstance(value, str | int | float) and not isinstance(value, bool)
+
+
+def _short(value: str | int | float) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
 def _forget() -> None:
     engine.forget_results()
+    context = get_script_run_ctx()
+    if context is not None:  # streamlit itself would keep the uploaded bytes until the session ends
+        context.uploaded_file_mgr.remove_session_files(context.session_id)
     state.forget()
 
 

@@ -11,7 +11,8 @@ if TYPE_CHECKING:
 
 TAGLINE = "Reads the posed emotion of a face from a 3D scan or three photos."
 PRIVACY = (
-    "What you bring stays in this computer's memory and is gone when you close the page or press “Forget everything”."
+    "What you bring stays in this computer's memory. It is gone soon after you close the page, and at once when you "
+    "press “Forget everything”."
 )
 INTENDED_USE = (
     "The answer names a posed expression, not what anybody feels. It is made for research and demonstrations, "
