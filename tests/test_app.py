@@ -344,6 +344,14 @@ def test_stpyvista_without_what_it_needs_is_not_called(monkeypatch):
 # words and figures
 
 
+def test_the_card_says_what_it_knows_and_nothing_else(checkpoint_folder):
+    said = words.model_card(engine.read_card(checkpoint_folder))
+    assert all(line and "{" not in line for lines in said.values() for line in lines)
+    assert "Made on" in said and words.model_card({}) == {}
+    tested = {"metrics": {"three views": {"emotions": {"accuracy": 0.861}}}}
+    assert words.model_card(tested) == {"Right on people it has never seen": ["three views: 86 %"]}
+
+
 def test_bars_keep_order_and_colours():
     figure = figures.probability_bars({name: (1 + i) / 21 for i, name in enumerate(EKMAN)})
     assert [name.lower() for name in figure.data[0].y] == list(EKMAN)

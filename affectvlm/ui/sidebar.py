@@ -13,15 +13,6 @@ from streamlit.runtime.scriptrunner import get_script_run_ctx
 from affectvlm.emotions import COLORS
 from affectvlm.ui import engine, state, words
 
-CARD_PARTS = {
-    "intended_use": "Made for",
-    "limits": "Limits",
-    "training_data": "Trained on",
-    "metrics": "Measured",
-    "licence": "Licence",
-    "created": "Made on",
-}
-
 
 def show(models: dict[str, Path]) -> DeltaGenerator:
     """Draws all but the current face and returns the place for it, for `show_face` to fill when the page is done."""
@@ -76,22 +67,8 @@ def _model(models: dict[str, Path]) -> None:
 
 
 def _card(card: dict) -> None:
-    """What a visitor may want to know of a checkpoint; the card itself holds the rest."""
-    for key, title in CARD_PARTS.items():
-        value = card.get(key)
-        if isinstance(value, dict):
-            parts = {name.replace("_", " "): part for name, part in value.items() if _plain(part)}
-            value = "  \n".join(f"{name}: {_short(part)}" for name, part in parts.items())
-        if value:
-            st.markdown(f"**{title}**  \n{value}")
-
-
-def _plain(value: object) -> bool:
-    return isinstance(value, str | int | float) and not isinstance(value, bool)
-
-
-def _short(value: str | int | float) -> str:
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
+    for title, lines in words.model_card(card).items():
+        st.markdown(f"**{title}**  \n" + "  \n".join(lines))
 
 
 def _forget() -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from affectvlm.emotions import ADJECTIVES
 
@@ -66,3 +67,27 @@ def pose_found(yaw: float, pitch: float, roll: float, certainty: float) -> str:
     """How the head was turned in the file."""
     sure = "quite sure" if certainty >= 0.75 else "fairly sure" if certainty >= 0.45 else "not sure"
     return f"Found in the file: yaw {yaw:.0f}°, pitch {pitch:.0f}°, roll {roll:.0f}° ({sure})."
+
+
+def model_card(card: Mapping[str, Any]) -> dict[str, list[str]]:
+    """Title → lines of what a visitor may want to know of a model; the card itself holds the rest.
+
+    Args:
+        card: the content of a `card.json`; what it does not say is left out.
+    """
+    training = card.get("training_data") or {}
+    counts = (training.get("faces") or {}).get("train") or {}
+    sources = [f"{name}: {text}" for name, text in (training.get("sources") or {}).items()]
+    trained = [f"{counts['faces']:,} modelled faces of {counts['subjects']:,} people"] if counts else []
+    tests = {name: part for name, part in (card.get("metrics") or {}).items() if isinstance(part, dict)}
+    scores = {name: (part.get("emotions") or {}).get("accuracy") for name, part in tests.items()}
+    measured = [f"{name}: {percent(score)}" for name, score in scores.items() if score is not None]
+    parts = {
+        "Made for": [card.get("intended_use")],
+        "Limits": [card.get("limits")],
+        "Trained on": trained + sources,
+        "Right on people it has never seen": measured,
+        "Licence": [card.get("licence")],
+        "Made on": [str(card.get("created") or "")[:10]],
+    }
+    return {title: [line for line in lines if line] for title, lines in parts.items() if any(lines)}
