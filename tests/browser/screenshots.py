@@ -14,12 +14,11 @@ from tests.browser.find_browser import FLAGS, MISSING, find_browser
 
 SAMPLE = "surprise"
 WIDTH, HEIGHT = 1400, 900
-COLOURS = 256  # keeps a picture well under 300 kB
 
 
 def save(page, path: Path) -> None:
     image = Image.open(io.BytesIO(page.screenshot())).convert("RGB")
-    image.quantize(COLOURS, dither=Image.Dither.FLOYDSTEINBERG).save(path, optimize=True)
+    image.save(path, optimize=True)
     print(f"{path}: {path.stat().st_size / 1000:.0f} kB")
 
 
