@@ -56,9 +56,9 @@ def test_a_positive_yaw_moves_the_nose_to_image_right_and_left_shows_the_left_ch
     nose = Scan(np.array([[-3, -3, 0], [3, -3, 0], [0, 3, 0]], np.float32), [[0, 1, 2]])
     columns = [np.argwhere(view > 0)[:, 1].mean() for view in render_buffers(nose, (0, -40, 40), 128).coverage]
     assert columns[1] < columns[0] < columns[2]
-    left_cheek = Scan(np.array([[50, 0, -60], [50, 8, -60], [50, 0, -70]], np.float32), [[0, 1, 2]])
-    depth = [view[view != 0].mean() for view in render_buffers(left_cheek, DEFAULT_YAWS, 128).depth]
-    assert depth[1] > depth[0] > depth[2]
+    left_cheek = Scan(np.array([[45, 0, -50], [50, 12, -55], [55, 0, -62]], np.float32), [[0, 1, 2]])
+    front, left, right = render_buffers(left_cheek, DEFAULT_YAWS, 128).coverage.sum(axis=(1, 2))
+    assert left > front > right
 
 
 def test_turning_the_scan_equals_turning_the_camera():
