@@ -155,9 +155,9 @@ class Progress(pl.Callback):
         self.current = {name: value.clone() for name, value in method.model.state_dict().items()}
         averaging = next(c for c in trainer.callbacks if isinstance(c, EMAWeightAveraging))
         self.scores = {"current": self.score(method)}
-        averaging._swap_models(method)
+        averaging.on_validation_epoch_start(trainer, method)  # swaps the averaged weights in
         self.scores["averaged"] = self.score(method)
-        averaging._swap_models(method)
+        averaging.on_validation_epoch_end(trainer, method)
         method.train()
         self.events.write(json.dumps({"step": step, "validation": self.scores}) + "\n")
         for name, scores in self.scores.items():

@@ -63,6 +63,8 @@ class OptimConfig:
 
     `views`: 3 gives every view of a sample to each step; 2 the front and one side, drawn anew. `word_steps` separate
     the words of the classes before faces are seen; after that the text tower learns at `text_lr` times the rate.
+    `compile` fuses the image tower's operations with torch.compile: a minute or two at the start, then faster; it
+    needs a C++ compiler on CPUs.
     """
 
     steps: int = 1500
@@ -78,6 +80,7 @@ class OptimConfig:
     precision: str = "bf16"
     prompts_per_step: int = 4
     threads: int = 0
+    compile: bool = False
 
     def __post_init__(self) -> None:
         if self.views not in (2, 3):

@@ -8,7 +8,7 @@ from affectvlm.augmentation.views import NORMALS, SHADED, TEXTURED, MixedViews, 
 from affectvlm.rendering import picture, render_buffers
 from tests.test_rendering import sphere
 
-STILL = MixedViews(size=96, rotation=0, zoom=0, shift=0, flip=0, blur=0, noise=0, occlusion=0)
+STILL = MixedViews(size=96, rotation=0, zoom=0, shift=0, flip=0, blur=0, noise=0, occlusion=0, bend=0, tilt=0)
 
 
 @pytest.fixture(scope="module")
@@ -110,3 +110,28 @@ def test_decimation_keeps_colours_and_the_triangle_budget(head):
     small = scans.decimate(head, 3000, np.random.default_rng(1))
     assert len(small.faces) <= 3300
     assert len(small.colors) == len(small.vertices)
+
+
+def test_bending_moves_pixels_smoothly_and_tilting_changes_directions_alone(stored):
+    calm = augment(stored, np.zeros(1, bool), STILL, np.random.default_rng(3), kind=NORMALS)[0, 0].astype(int)
+    bent, tilted = (
+        augment(stored, np.zeros(1, bool), MixedViews(**{**vars(STILL), **change}), np.random.default_rng(3), NORMALS)
+        for change in ({"bend": 0.03}, {"tilt": 0.15})
+    )
+    bent, tilted = bent[0, 0].astype(int), tilted[0, 0].astype(int)
+    covered = lambda image: image.sum(axis=0) > 60  # noqa: E731
+    assert 0.01 < (covered(bent) != covered(calm)).mean() < 0.15
+    assert (covered(tilted) != covered(calm)).mean() < 0.005
+    change = (tilted - calm)[:2, 30:66, 30:66]
+    assert 3 < np.abs(change).mean() < 40
+    assert np.abs(np.diff(change, axis=2)).mean() < 0.1 * np.abs(change).mean() + 1
+
+
+def test_another_bone_structure_is_smooth_and_stays_in_place(head):
+    moved = scans.reshape(head, np.random.default_rng(0))
+    offset = moved.vertices - head.vertices
+    assert 0.5 < np.linalg.norm(offset, axis=1).mean() < 12
+    edges = head.faces[:, :2]
+    stretch = np.linalg.norm(offset[edges[:, 0]] - offset[edges[:, 1]], axis=1)
+    assert np.median(stretch) < 0.6
+    assert (moved.faces == head.faces).all() and (moved.colors == head.colors).all()

@@ -20,6 +20,9 @@ CHANNELS = 7
 
 NORMALS, SHADED, TEXTURED = 0, 1, 2
 
+_NODES = 6
+"""Of the grid of random numbers that bends a view, along each side."""
+
 
 @dataclass(frozen=True)
 class MixedViews:
@@ -29,12 +32,15 @@ class MixedViews:
         size: pixels of the square result.
         kinds: shares of views shown as normals, shaded, textured; a photo-like sample is always textured.
         rotation: standard deviation in degrees. zoom, shift: of the log scale, and of the offset as a share of the
-        size. flip, blur, noise, occlusion: probability of each.
+        size; both twice as wide for photo-like samples, whose frame was found in a picture. flip, blur, noise,
+        occlusion: probability of each.
+        bend: standard deviation of a smooth random displacement, as a share of the size; tilt: of a smooth random
+        change of the surface directions. Together they make other proportions and other bones of the same face.
         mixed: False draws one geometric change for all views of a sample (for ablation).
     """
 
     size: int = 112
-    kinds: tuple[float, float, float] = (0.65, 0.15, 0.20)
+    kinds: tuple[float, float, float] = (0.45, 0.35, 0.20)
     rotation: float = 5.0
     zoom: float = 0.06
     shift: float = 0.025
@@ -42,6 +48,8 @@ class MixedViews:
     blur: float = 0.25
     noise: float = 0.35
     occlusion: float = 0.12
+    bend: float = 0.02
+    tilt: float = 0.12
     mixed: bool = True
 
 
@@ -80,16 +88,19 @@ def augment(
         draws[:] = draws[:, :1]
     draws = draws.reshape(count, 4)
     angle = np.deg2rad(settings.rotation) * draws[:, 0]
-    zoom = np.exp(settings.zoom * draws[:, 1])
-    shift = settings.shift * size * draws[:, 2:]
+    freedom = np.where(np.repeat(photo, views), 2.0, 1.0)
+    zoom = np.exp(settings.zoom * freedom * draws[:, 1])
+    shift = settings.shift * size * freedom[:, None] * draws[:, 2:]
     modes = np.repeat(rng.choice(3, batch, p=settings.kinds) if kind is None else np.full(batch, kind), views)
     modes = np.where(np.repeat(photo, views), TEXTURED, modes)
     lights = _lights(batch, rng)
     lights[..., 3:] *= np.where(modes[::views] == TEXTURED, _exposure(stored, rng), 1.0)[:, None, None]
     lights = lights.repeat(views, axis=0)
+    bends = rng.standard_normal((count, _NODES, _NODES, 4), np.float32)
+    bends *= np.array([settings.bend * size] * 2 + [settings.tilt] * 2, np.float32)
     images = np.empty((count, size, size, 3), np.uint8)
     _compose(
-        stored.reshape(count, source, source, CHANNELS), flips.ravel(), angle, zoom, shift, modes, lights,
+        stored.reshape(count, source, source, CHANNELS), flips.ravel(), angle, zoom, shift, bends, modes, lights,
         _backgrounds(modes, size, rng), images,
     )  # fmt: skip
     for image, mode in zip(images, modes, strict=True):
@@ -136,14 +147,13 @@ def _exposure(stored: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def _backgrounds(modes: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:
-    """(n, size, size, 3) uint8: black for normals, else plain grey or colour, or coloured clutter of random
-    coarseness."""
+    """(n, size, size, 3) uint8: black for normals, else grey, a colour, or coloured clutter of random coarseness."""
     result = np.zeros((len(modes), size, size, 3), np.uint8)
     for image, mode in zip(result, modes, strict=True):
         if mode == NORMALS:
             continue
         draw = rng.random()
-        if draw < 0.35:
+        if draw < (0.7 if mode == SHADED else 0.35):  # a scan is drawn on grey, a photo was taken somewhere
             image[:] = 128
         elif draw < 0.55:
             image[:] = rng.integers(0, 256, 3)
@@ -176,11 +186,13 @@ def _photometric(image: np.ndarray, mode: int, settings: MixedViews, rng: np.ran
 
 
 @numba.njit(cache=True, nogil=True, fastmath=True)
-def _compose(stored, flips, angles, zooms, shifts, modes, lights, backgrounds, out):
+def _compose(stored, flips, angles, zooms, shifts, bends, modes, lights, backgrounds, out):
     """Sample, light and place each view over its background; see `augment` for the meaning of the arguments."""
     count, source = stored.shape[0], stored.shape[1]
     size = out.shape[1]
-    sample = np.empty(7, np.float32)
+    sample, bend = np.empty(7, np.float32), np.empty(4, np.float32)
+    cells = bends.shape[1] - 1
+    per_cell = np.float32(cells / size)
     zero, half, one, two = np.float32(0), np.float32(0.5), np.float32(1), np.float32(2)
     unit = np.float32(1 / 255)
     for n in range(count):
@@ -190,7 +202,16 @@ def _compose(stored, flips, angles, zooms, shifts, modes, lights, backgrounds, o
         centre = np.float32(source / 2 - 0.5)
         for row in range(size):
             for col in range(size):
-                x, y = (np.float32(col) - middle_x) * inverse, (np.float32(row) - middle_y) * inverse
+                across, down = (np.float32(col) + half) * per_cell, (np.float32(row) + half) * per_cell
+                i, j = int(across), int(down)
+                across, down = across - np.float32(i), down - np.float32(j)
+                across, down = across * across * (3 - two * across), down * down * (3 - two * down)  # no kinks at nodes
+                for k in range(4):
+                    upper = bends[n, j, i, k] * (one - across) + bends[n, j, i + 1, k] * across
+                    lower = bends[n, j + 1, i, k] * (one - across) + bends[n, j + 1, i + 1, k] * across
+                    bend[k] = upper * (one - down) + lower * down
+                x = (np.float32(col) - middle_x + bend[0]) * inverse
+                y = (np.float32(row) - middle_y + bend[1]) * inverse
                 u, v = cos * x - sin * y, sin * x + cos * y
                 if flips[n]:
                     u = -u
@@ -221,7 +242,7 @@ def _compose(stored, flips, angles, zooms, shifts, modes, lights, backgrounds, o
                 nz = two * sample[2] / alpha - one
                 if flips[n]:
                     nx = -nx
-                nx, ny = cos * nx - sin * ny, sin * nx + cos * ny
+                nx, ny = cos * nx - sin * ny + bend[2], sin * nx + cos * ny + bend[3]
                 length = np.sqrt(nx * nx + ny * ny + nz * nz) + np.float32(1e-6)
                 nx, ny, nz = nx / length, ny / length, nz / length
                 for k in range(3):

@@ -20,8 +20,11 @@ class FaceModel(Protocol):
     name: str
     action_units: tuple[str, ...]
 
-    def sample_identity(self, rng: np.random.Generator) -> Any:
-        """A new person; the result is only meaningful to this model, and equal for equal generators."""
+    def sample_identity(self, rng: np.random.Generator, spread: float = 1.0) -> Any:
+        """A new person; the result is only meaningful to this model, and equal for equal generators.
+
+        `spread` scales how far a person lies from the average: 1 is the model's own distribution.
+        """
 
     def generate(self, identity: Any, action_units: Mapping[str, float]) -> Scan:
         """That person's face with those action units, in the canonical frame, with a colour per vertex."""

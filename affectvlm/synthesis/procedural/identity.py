@@ -71,11 +71,11 @@ _ANCESTRY = (  # directions in which populations differ; a person is somewhere b
 _TONES = np.array([[96, 62, 46], [214, 168, 134], [232, 192, 170], [176, 124, 92]], float)
 
 
-def sample_identity(rng: np.random.Generator) -> FaceIdentity:
+def sample_identity(rng: np.random.Generator, spread: float = 1.0) -> FaceIdentity:
     male = rng.random() < 0.5
     age = float(np.clip(rng.gamma(5.0, 8.0), 16, 85))
     build = float(rng.normal())
-    shape = dict(zip(SHAPE_NAMES, 0.75 * rng.normal(size=len(SHAPE_NAMES)), strict=True))
+    shape = dict(zip(SHAPE_NAMES, 0.75 * spread * rng.normal(size=len(SHAPE_NAMES)), strict=True))
     for name, amount in _BY_SEX.items():
         shape[name] += amount if male else -amount
     ancestry = rng.dirichlet(np.full(len(_ANCESTRY), 0.45))

@@ -49,9 +49,9 @@ class ProceduralFace:
     def __init__(self) -> None:
         self._lock = threading.Lock()
 
-    def sample_identity(self, rng: np.random.Generator) -> FaceIdentity:
-        """A new person; equal for equal generators."""
-        return sample_identity(rng)
+    def sample_identity(self, rng: np.random.Generator, spread: float = 1.0) -> FaceIdentity:
+        """A new person; equal for equal generators. `spread` scales how far shapes lie from the average."""
+        return sample_identity(rng, spread)
 
     def generate(self, identity: FaceIdentity, action_units: Mapping[str, float]) -> Scan:
         """That person's face showing those action units.
