@@ -1,120 +1,225 @@
-"""Train AffectVLM: settings, data, model, fit, calibrate, report. Reads top to bottom.
+"""Train AffectVLM: settings, data, model, fit, choose, calibrate, test, report. Reads top to bottom.
 
     python train.py                                     procedural faces, compact model, CPU
     python train.py --config settings.yaml optim.lr=1e-3 run.name=mine
-    python train.py data.sources=[ict,procedural] data.ict_path=ICT-FaceKit data.train_faces=[20000,8000]
-    optim.steps=8000
+    python train.py --resume run.name=mine              go on after a stop or a kill
+    python train.py --fast-dev-run                      the whole path once, in under a minute
+    torchrun --nproc-per-node 4 train.py ...            several processes, here or on many machines
 
-The run folder (runs/NAME) holds the resolved settings, metrics and the trained checkpoint; the app and the shell take
-the checkpoint folder as it is.
+The run folder (runs/NAME, see affectvlm/runs.py) holds settings, events, checkpoints, scores and the exported model;
+the app and the shell take its folder `model` as it is.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
+import dataclasses
 import logging
-import time
+import os
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytorch_lightning as pl
 import torch
 import yaml
-from pytorch_lightning.callbacks import EMAWeightAveraging, ModelCheckpoint
+from pytorch_lightning.loggers import TensorBoardLogger
 from torch.utils.data import DataLoader
 
-from affectvlm.config import TrainConfig, load, to_dict
-from affectvlm.data import FaceSet, MixedBatches, RenderedFaces, build
+from affectvlm.config import DataConfig, TrainConfig, load, to_dict
+from affectvlm.data import LABELS, FaceSet, MixedBatches, RenderedFaces, build
+from affectvlm.datasets import Index, index_folder, render_index, split_subjects
 from affectvlm.emotions import EKMAN
+from affectvlm.fitting import Keeping, TrainingError, callbacks, choose_weights
+from affectvlm.launching import fast_precision, place, rank, threads_per_process, trainer_options, watch_parent
 from affectvlm.losses import AffectVLMLoss
-from affectvlm.methods.affectvlm import AffectVLM
-from affectvlm.methods.scoring import face_logits, report
+from affectvlm.methods.affectvlm import AffectVLM, separate_words
+from affectvlm.methods.gathering import synchronise_batch_norm
+from affectvlm.methods.scoring import cases, face_logits, report
 from affectvlm.metrics import fit_temperature
-from affectvlm.model import Card, build_model, load_checkpoint, save_checkpoint
+from affectvlm.model import Card, MultiviewCLIP, build_model, load_checkpoint, save_checkpoint
+from affectvlm.model.tuning import TuningConfig, prepare, table
 from affectvlm.prompts import PromptSet
 from affectvlm.rendering import DEFAULT_YAWS, HALF_WIDTH_MM, VIEW_NAMES
+from affectvlm.runs import CONFIG, LAST, METRICS, MODEL, Run, RunError, command, environment, free_name
 
 log = logging.getLogger("train")
 
+RUN_NAME = "AFFECTVLM_RUN"
+"""Environment variable: the run that ranks of this training share."""
+
+FAST_DEV_RUN = (
+    "data.sources=[procedural]", "data.train_faces=[32]", "data.validation_faces=16", "data.test_faces=16",
+    "optim.steps=4", "optim.batch=8", "optim.warmup=1", "optim.word_steps=2", "run.every=1", "run.validate=2",
+)  # fmt: skip
 INTENDED_USE = (
     "Naming the posed facial expression that a 3D scan or three photos of one face resemble most, for research and "
     "demonstration."
 )
 LIMITS = (
-    "Trained on computer-generated faces only. Expressions are not feelings. Not for decisions about people: not for "
-    "hiring, schools, workplaces, policing or medical use. Use it only with the consent of the person shown."
+    "Expressions are not feelings. Not for decisions about people: not for hiring, schools, workplaces, policing or "
+    "medical use. Use it only with the consent of the person shown."
 )
 
 
 def main() -> None:
+    watch_parent()
     arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     arguments.add_argument("--config", help="YAML file with settings")
-    arguments.add_argument("--resume", action="store_true", help="go on from the run's last checkpoint")
+    arguments.add_argument("--resume", action="store_true", help="go on with the run that run.name says")
+    arguments.add_argument("--fast-dev-run", action="store_true", help="a few steps on a few faces: does it all work?")
     arguments.add_argument("settings", nargs="*", help="section.key=value")
-    given = arguments.parse_args()
+    given = arguments.parse_intermixed_args()  # settings may stand on both sides of options
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     try:
-        config = load(TrainConfig, given.config, given.settings)
-    except (ValueError, OSError) as error:
+        config = settings(given)
+        place(config.run.devices, config.run.nodes)
+    except (ValueError, OSError, RunError) as error:
         arguments.error(str(error))
-    train(config, resume=given.resume)
+    try:
+        train(config, resume=given.resume)
+    except (RunError, TrainingError, ValueError) as error:
+        sys.exit(f"train.py: {error}")
 
 
-def train(config: TrainConfig, resume: bool = False) -> Path:
-    """Run everything; returns the folder of the trained checkpoint."""
-    run = Path(config.run.folder) / config.run.name
-    run.mkdir(parents=True, exist_ok=True)
-    (run / "config.yaml").write_text(yaml.safe_dump(to_dict(config), sort_keys=False), "utf-8")
-    pl.seed_everything(config.run.seed)
-    if config.optim.threads:
-        torch.set_num_threads(config.optim.threads)
+def settings(given: argparse.Namespace) -> TrainConfig:
+    """Defaults, then the YAML file (of the run itself, where one is gone on with), then section.key=value."""
+    overrides = [*(FAST_DEV_RUN if given.fast_dev_run else ()), *given.settings]
+    config = load(TrainConfig, given.config, overrides)
+    if not given.resume:
+        return config
+    if not config.run.name:
+        raise ValueError("--resume needs the name of the run: run.name=NAME")
+    kept = Path(config.run.folder) / config.run.name / CONFIG
+    if not kept.is_file():
+        raise RunError(f"there is no run in {kept.parent}: nothing to resume")
+    return load(TrainConfig, given.config or kept, overrides)
 
-    faces = {split: render_faces(config, split) for split in ("train", "validation", "test")}
+
+def train(config: TrainConfig, resume: bool = False) -> Path | None:
+    """Run everything; returns the folder of the trained checkpoint, or None where the training was stopped before."""
+    placement = place(config.run.devices, config.run.nodes)
+    threads = config.optim.threads or threads_per_process(placement)
+    if placement.strategy == "ddp":  # Lightning sets threads of its own where nothing is said here
+        os.environ["OMP_NUM_THREADS"] = str(threads)
+    torch.set_num_threads(threads)
+    run, config = open_run(config, resume, rank(placement) == 0)
+    try:
+        folder = _train(config, run, resume, placement)
+        run.event("end", state="finished" if folder else "stopped")
+        return folder
+    except BaseException as error:
+        run.event("end", state="failed", message=str(error) or type(error).__name__)
+        raise
+    finally:
+        run.close()
+
+
+def _train(config: TrainConfig, run: Run, resume: bool, placement: Any) -> Path | None:
+    pl.seed_everything(config.run.seed, verbose=False)
+    first = rank(placement) == 0
+    own = own_faces(config.data, say=first)
+    faces = {split: faces_of(config, split, own.get(split), say=first) for split in ("train", "validation", "test")}
     check_subjects(faces)
+    prompts = PromptSet.load(config.prompts.file or None)
+    prompts = prompts if config.prompts.augmented else prompts.plain()
+    if config.prompts.metadata and config.prompts.augmented:
+        check_words(prompts, faces["train"])
 
-    prompts = PromptSet.load()
-    model = (
-        load_checkpoint(config.model.start)[0]
-        if config.model.start
-        else build_model(config.model.arch, config.model.pretrained or None)
-    )
-    model.clip.visual.to(memory_format=torch.channels_last)
+    model = network(config, prompts, resume)
+    start = None
+    if config.model.pretrained or config.model.start:
+        start = {name: value.clone() for name, value in model.state_dict().items()}
+    tuning = resting_text(config)
+    prepare(model, tuning)
+    if placement.strategy == "ddp":
+        synchronise_batch_norm(model)
     loss = AffectVLMLoss(
-        len(EKMAN),
+        len(EKMAN), margin=config.loss.margin,
         contrastive=config.loss.contrastive, triplet=config.loss.triplet, alignment=config.loss.alignment,
     )  # fmt: skip
-    method = AffectVLM(model, prompts, loss, config.optim, config.loss, config.run.seed)
+    method = AffectVLM(model, loss, tuning, config.optim, config.loss)
+    if first:
+        describe_run(run, config, faces, table(model, tuning, config.optim.lr, config.optim.text_lr))
 
-    fit(method, faces, config, run, resume)
+    def score(method: AffectVLM) -> dict:
+        return report(face_logits(method.model, prompts, faces["validation"], augmented=0), faces["validation"])
 
-    temperature = calibrate(method, faces["validation"])
-    scores = test(method, faces["test"], temperature)
-    (run / "metrics.json").write_text(json.dumps(scores, indent=2), "utf-8")
+    if not fit(method, faces["train"], prompts, config, run, resume, placement, score):
+        log.info("stopped; go on with:  python train.py --resume run.name=%s", run.folder.name)
+        return None
+    if not first:
+        return run.folder / MODEL
+
+    tried = choose_weights(method, run, score, start, config.model.interpolate)
+    log.info("validation UAR by share of the trained weights: %s", {k: round(v, 3) for k, v in tried.items()})
+    temperature = calibrate(model, prompts, faces["validation"])
+    scores = test(model, prompts, faces["test"], temperature, config.data.image_kind)
+    run.write_json(METRICS, scores)
     card = Card.of(
-        model, prompts, name=config.run.name, view_names=VIEW_NAMES, yaws=DEFAULT_YAWS, image_kind="normals",
-        half_width=HALF_WIDTH_MM, temperature=temperature, metrics=scores, licence="MIT",
-        training_data={"faces": describe(faces), "settings": shareable(config)},
+        model, prompts, name=run.folder.name, view_names=VIEW_NAMES, yaws=DEFAULT_YAWS,
+        image_kind=config.data.image_kind, half_width=HALF_WIDTH_MM, temperature=temperature, metrics=scores,
+        licence="MIT", training_data={"faces": describe(faces), "settings": shareable(config)},
         intended_use=INTENDED_USE, limits=LIMITS,
     )  # fmt: skip
-    save_checkpoint(run / "model", model, card)
-    log.info("accuracy on unseen identities: %s", scores["three views, normals"]["emotions"])
-    log.info("use it:  python -m affectvlm predict SCAN --checkpoint %s", run / "model")
-    return run / "model"
+    save_checkpoint(run.folder / MODEL, model, card)
+    say_results(scores, run)
+    return run.folder / MODEL
 
 
-def render_faces(config: TrainConfig, split: str) -> RenderedFaces:
+def open_run(config: TrainConfig, resume: bool, first: bool) -> tuple[Run, TrainConfig]:
+    """The run folder, written by the first rank alone, and the settings with its name in them."""
+    name = config.run.name or os.environ.get(RUN_NAME) or free_name(config.run.folder, "affectvlm")
+    os.environ[RUN_NAME] = name  # ranks that this process starts write about the same run
+    config = dataclasses.replace(config, run=dataclasses.replace(config.run, name=name))
+    folder = Path(config.run.folder) / name
+    return (Run.open(folder, resume) if first else Run.follow(folder)), config
+
+
+def describe_run(run: Run, config: TrainConfig, faces: dict[str, RenderedFaces], trained: str) -> None:
+    """What is needed to understand and to repeat the run, said and written before it starts."""
+    run.write(CONFIG, lambda path: path.write_text(yaml.safe_dump(to_dict(config), sort_keys=False), "utf-8"))
+    run.write("command.txt", lambda path: path.write_text(command() + "\n", "utf-8"))
+    run.write_json("environment.json", environment())
+    run.write_json("data.json", describe(faces))
+    log.info("run folder: %s", run.folder)
+    log.info("what is trained:\n%s", trained)
+
+
+def own_faces(data: DataConfig, say: bool) -> dict[str, Index]:
+    """The user's own faces, by split; empty where none are asked for."""
+    if "folder" not in data.sources:
+        return {}
+    index = index_folder(data.folder)
+    if say:
+        log.info("%s", index.summary())
+    return split_subjects(index, seed=data.split_seed)
+
+
+def faces_of(config: TrainConfig, split: str, own: Index | None, say: bool) -> RenderedFaces:
     """The rendered faces of one split, over all sources; made now where the cache lacks them."""
+    data = config.data
     folders, counts = [], []
-    for source, train_faces in zip(config.data.sources, config.data.train_faces, strict=True):
-        count = {"train": train_faces, "validation": config.data.validation_faces, "test": config.data.test_faces}[
-            split
-        ]
+    for source, train_faces in zip(data.sources, data.train_faces, strict=True):
+        count = {"train": train_faces, "validation": data.validation_faces, "test": data.test_faces}[split]
+        if source == "folder":
+            folders.append(rendered(own, split, data, say))
+            counts.append(count if split == "train" and count else None)
+            continue
         settings = FaceSet(
-            source, split, count, damaged=split != "test", model_path=config.data.ict_path if source == "ict" else ""
+            source, split, count, damaged=split != "test", model_path=data.ict_path if source == "ict" else ""
         )
-        folders.append(build(settings, config.data.cache, config.data.workers))
+        folders.append(build(settings, data.cache, data.workers))
         counts.append(count)
-    return RenderedFaces(folders, counts, photos=config.data.photos or split != "train")
+    return RenderedFaces(folders, counts, photos=data.photos or split != "train")
+
+
+def rendered(index: Index, split: str, data: DataConfig, say: bool) -> Path:
+    """Their folder; what cannot be used or looks doubtful is said."""
+    made = render_index(index, data.cache, data.workers)
+    if say:
+        log.info("%s: %s", split, made.summary())
+    return made.folder
 
 
 def check_subjects(faces: dict[str, RenderedFaces]) -> None:
@@ -127,122 +232,108 @@ def check_subjects(faces: dict[str, RenderedFaces]) -> None:
                 raise ValueError(f"{len(shared)} subjects are in {first} and in {second}, such as {sorted(shared)[0]}")
 
 
-class Progress(pl.Callback):
-    """Says how far the training is, writes events.jsonl, and scores the averaged weights on validation now and then."""
-
-    def __init__(self, run: Path, validation: RenderedFaces, config: TrainConfig) -> None:
-        self.events = (run / "events.jsonl").open("a", encoding="utf-8", buffering=1)
-        self.validation, self.config = validation, config
-        self.since = self.first = 0.0
-
-    def on_train_start(self, trainer: pl.Trainer, method: AffectVLM) -> None:
-        self.since, self.first = time.time(), trainer.global_step
-
-    def on_train_batch_end(self, trainer: pl.Trainer, method: AffectVLM, *_: object) -> None:
-        step, steps = trainer.global_step, self.config.optim.steps
-        if step % self.config.run.every == 0:
-            values = {k: round(float(v), 4) for k, v in trainer.callback_metrics.items() if k.startswith("train/")}
-            rate = (step - self.first) / (time.time() - self.since)
-            event = {"step": step, "time": round(time.time(), 1), "steps_per_s": round(rate, 3), **values}
-            self.events.write(json.dumps(event) + "\n")
-            log.info("step %d/%d  loss %.3f  %.0f views/s  %.0f min left", step, steps, values["train/loss"],
-                     self.config.optim.views * rate * self.config.optim.batch, (steps - step) / rate / 60)  # fmt: skip
-        if step % self.config.run.validate == 0 or step == steps:
-            self.validate(trainer, method, step)
-
-    def validate(self, trainer: pl.Trainer, method: AffectVLM, step: int) -> None:
-        """Score the weights as they are and their running average, which is poor while learning is fast."""
-        self.current = {name: value.clone() for name, value in method.model.state_dict().items()}
-        averaging = next(c for c in trainer.callbacks if isinstance(c, EMAWeightAveraging))
-        self.scores = {"current": self.score(method)}
-        averaging.on_validation_epoch_start(trainer, method)  # swaps the averaged weights in
-        self.scores["averaged"] = self.score(method)
-        averaging.on_validation_epoch_end(trainer, method)
-        method.train()
-        self.events.write(json.dumps({"step": step, "validation": self.scores}) + "\n")
-        for name, scores in self.scores.items():
-            log.info("step %d  validation, %s weights: %s", step, name, scores["emotions"])
-
-    def score(self, method: AffectVLM) -> dict:
-        return report(face_logits(method.model, method.prompts, self.validation, augmented=0), self.validation)
-
-    def keep_better(self, method: AffectVLM) -> None:
-        """Leave the averaged or the last weights in the model, whichever validation prefers."""
-        uar = {name: scores["emotions"]["uar"] for name, scores in self.scores.items()}
-        log.info("validation UAR: %s", uar)
-        if uar["current"] > uar["averaged"]:
-            method.model.load_state_dict(self.current)
+def check_words(prompts: PromptSet, faces: RenderedFaces) -> None:
+    """A prompt set of the user's own must know the words that faces are described in; said before training starts."""
+    for known in {tuple(sorted((k, v) for k, v in m.items() if k != "intensity")) for m in faces.metadata}:
+        prompts.prompts(prompts.rows[0], dict(known))
 
 
-def fit(method: AffectVLM, faces: dict[str, RenderedFaces], config: TrainConfig, run: Path, resume: bool) -> None:
-    """Train; afterwards `method.model` holds the averaged or the last weights, as validation prefers."""
-    last = run / "last.ckpt"
-    start = torch.load(last, weights_only=True)["global_step"] if resume and last.is_file() else 0
-    optim = config.optim
+def network(config: TrainConfig, prompts: PromptSet, resume: bool) -> MultiviewCLIP:
+    """The model as training begins; the words of random weights are separated first."""
+    if config.model.start:
+        model = load_checkpoint(config.model.start)[0]
+    else:
+        model = build_model(config.model.arch, config.model.pretrained or None)
+    model.clip.visual.to(memory_format=torch.channels_last)
+    if not (resume or config.model.start or config.model.pretrained):
+        value = separate_words(model, prompts, config.optim.word_steps, config.run.seed)
+        log.info("words of the classes separated, loss %.3f", value)
+    return model
+
+
+def resting_text(config: TrainConfig) -> TuningConfig:
+    """A text tower whose rate is 0 is left out of the gradients altogether, which saves a fifth of a step."""
+    tuning = config.tuning
+    if config.optim.text_lr or tuning.mode != "full" or "text" in tuning.freeze:
+        return tuning
+    return dataclasses.replace(tuning, freeze=(*tuning.freeze, "text"))
+
+
+def fit(
+    method: AffectVLM, faces: RenderedFaces, prompts: PromptSet, config: TrainConfig, run: Run, resume: bool,
+    placement: Any, score: Any,
+) -> bool:  # fmt: skip
+    """Train, from the last checkpoint where a run is gone on with; False where it was asked to stop before the end."""
+    optim, last = config.optim, run.folder / LAST
+    start = torch.load(last, weights_only=True, mmap=True)["global_step"] if resume and last.is_file() else 0
+    if start >= optim.steps:
+        return True
     batches = MixedBatches(
-        faces["train"], config.views, optim.batch, optim.steps, config.run.seed, start, per_sample=optim.views
-    )
-    progress = Progress(run, faces["validation"], config)
-    trainer = pl.Trainer(
-        accelerator="auto", devices=1, max_steps=config.optim.steps, max_epochs=-1,
-        precision="bf16-mixed" if config.optim.precision == "bf16" else "32-true",
-        gradient_clip_val=config.optim.clip, default_root_dir=run, logger=False,
-        enable_progress_bar=False, enable_model_summary=False,
-        callbacks=[
-            EMAWeightAveraging(decay=config.optim.ema),
-            progress,
-            # without a version counter: a resumed run must go on writing last.ckpt, not last-v1.ckpt beside it
-            ModelCheckpoint(run, save_last=True, save_top_k=0, every_n_train_steps=config.run.validate,
-                            enable_version_counter=False),
-        ],
+        faces, config.views, optim.batch, optim.steps, config.run.seed, start, optim.views, prompts,
+        config.prompts.metadata and config.prompts.augmented, config.data.scans_first,
+        rank(placement), placement.devices * placement.nodes,
     )  # fmt: skip
-    if not start and not config.model.pretrained and not config.model.start:
-        log.info("words separated, loss %.3f", method.separate_words())
+    loaders = config.data.loaders or (1 if placement.accelerator == "cpu" else min(8, threads_per_process(placement)))
+    loader = DataLoader(batches, batch_size=None, num_workers=loaders, prefetch_factor=4)
+    hooks = callbacks(run, config, score)
+    precision = fast_precision() if optim.precision == "auto" else optim.precision
+    trainer = pl.Trainer(
+        **trainer_options(placement), max_steps=optim.steps, max_epochs=-1,
+        precision="bf16-mixed" if precision == "bf16" else "32-true", gradient_clip_val=optim.clip,
+        logger=TensorBoardLogger(run.folder, name="", version="tensorboard"), log_every_n_steps=config.run.every,
+        enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
+        use_distributed_sampler=False, callbacks=hooks,
+    )  # fmt: skip
     method.train()  # models are built in evaluation mode, and Lightning keeps what it finds
-    loader = DataLoader(batches, batch_size=None, num_workers=1, prefetch_factor=4)
     trainer.fit(method, loader, ckpt_path=str(last) if start else None, weights_only=True)
-    progress.keep_better(method)
+    keeping = next(hook for hook in hooks if isinstance(hook, Keeping))
+    return not keeping.stopped
 
 
-def calibrate(method: AffectVLM, validation: RenderedFaces) -> float:
+def calibrate(model: MultiviewCLIP, prompts: PromptSet, validation: RenderedFaces) -> float:
     """The temperature that fits the validation faces, half of them shown as the scan path shows them, half as
     photos."""
-    logits = face_logits(method.model, method.prompts, validation, augmented=1)
-    return fit_temperature(validation.labels, logits)
+    return fit_temperature(validation.labels, face_logits(model, prompts, validation, augmented=1))
 
 
-def test(method: AffectVLM, faces: RenderedFaces, temperature: float) -> dict:
-    """Unseen identities: every kind of picture with three views, and one and two views of the default kind."""
-    cases = {f"three views, {kind}": (kind, (0, 1, 2)) for kind in ("normals", "shaded", "textured")}
-    cases |= {
-        "front view alone": ("normals", (0,)),
-        "front and left view": ("normals", (0, 1)),
-        "left view alone": ("normals", (1,)),
-    }
+def test(model: MultiviewCLIP, prompts: PromptSet, faces: RenderedFaces, temperature: float, kind: str) -> dict:
+    """Unseen identities: every kind of picture with three views, one and two views of the default kind, other words."""
     return {
-        name: report(face_logits(method.model, method.prompts, faces, kind, views), faces, temperature)
-        for name, (kind, views) in cases.items()
+        name: report(face_logits(model, prompts, faces, **shown), faces, temperature)
+        for name, shown in cases(kind, held_out=bool(prompts.held_out_templates)).items()
     }
 
 
 def shareable(config: TrainConfig) -> dict:
     """The settings as a card may tell them to strangers: without the places things lie at on this machine."""
     settings = to_dict(config)
-    for section, key in (("data", "ict_path"), ("data", "cache"), ("run", "folder"), ("model", "start")):
+    for section, key in (
+        ("data", "ict_path"), ("data", "folder"), ("data", "cache"), ("run", "folder"), ("model", "start"),
+        ("model", "pretrained"), ("prompts", "file"),
+    ):  # fmt: skip
         settings[section][key] = Path(settings[section][key]).name
     return settings
 
 
 def describe(faces: dict[str, RenderedFaces]) -> dict:
-    """Counts of each split: faces, subjects and sources."""
+    """Counts of each split: faces, subjects, sources and classes."""
     return {
         split: {
             "faces": len(part),
             "subjects": len(set(part.subjects)),
             "sources": sorted({r["source"] for r in part.records}),
+            "classes": {name: int((part.labels == row).sum()) for row, name in enumerate(LABELS)},
         }
         for split, part in faces.items()
     }
+
+
+def say_results(scores: dict, run: Run) -> None:
+    found = next(iter(scores.values()))["emotions"]
+    log.info("accuracy on unseen identities: %.1f %% (UAR %.1f %%, %d faces; chance is %.0f %%)",
+             100 * found["accuracy"], 100 * found["uar"], found["n"], 100 / len(EKMAN))  # fmt: skip
+    log.info("all scores: %s", run.folder / METRICS)
+    log.info("use it:  python -m affectvlm predict SCAN --checkpoint %s", run.folder / MODEL)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The shell's way in: `python -m affectvlm predict | render | sample`.
+"""The shell's way in: `python -m affectvlm predict | render | sample | ablation | runs`.
 
 Data goes to stdout, everything said to a person to stderr. Exit status: 0 all went well, 1 some file could not be used
 (it is named), 2 the command line is wrong, 130 interrupted. Heavy packages are imported inside the commands, so that
@@ -41,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of stdout has seen enough (`| head`)
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, RuntimeError) as error:
         print(f"error: {_one_line(error)}", file=sys.stderr)
         return 1
 
@@ -215,6 +215,37 @@ def _ply(scan: Any) -> bytes:
     return "\n".join(header).encode() + vertices.tobytes() + faces.tobytes()
 
 
+def ablation(options: argparse.Namespace) -> int:
+    """Train the rows of the paper's ablation over several seeds; print the table."""
+    from affectvlm.evaluation import ROWS, markdown
+    from affectvlm.evaluation import ablation as train_rows
+
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    report = train_rows(options.output, options.seeds, options.settings, options.rows or tuple(ROWS))
+    print(markdown(report))
+    return 0
+
+
+def runs(options: argparse.Namespace) -> int:
+    """List trainings and how they stand; or ask one to stop."""
+    from affectvlm.fitting import duration
+    from affectvlm.runs import list_runs, request_stop, status
+
+    if options.stop:
+        if status(options.folder / options.stop).state != "running":
+            print(f"error: {options.stop} is not running", file=sys.stderr)
+            return 1
+        request_stop(options.folder / options.stop)
+        print(f"{options.stop} will save and stop after its present step")
+        return 0
+    for folder in list_runs(options.folder):
+        now = status(folder)
+        left = "" if now.eta_s is None else f"  {duration(now.eta_s)} left"
+        best = "" if now.best is None else f"  validation UAR {100 * now.best:.1f} %"
+        print(f"{folder.name:30s} {now.state:9s} step {now.step}/{now.steps}{left}{best}  {now.message}".rstrip())
+    return 0
+
+
 class _Progress:
     """A counter on stderr: in place on a terminal, else a line a file where there are several."""
 
@@ -284,6 +315,18 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--emotion", choices=(*EKMAN, "neutral"), default="happy", help="(default: %(default)s)")
     command.add_argument("--intensity", type=float, default=1.0, help="0 to 1 (default: %(default)s)")
     command.add_argument("--seed", type=int, default=0, help="another number, another person (default: %(default)s)")
+
+    command = commands.add_parser("ablation", help="train AffectVLM with each of its parts left out, and compare")
+    command.set_defaults(command=ablation)
+    command.add_argument("settings", nargs="*", help="section.key=value, as for train.py, for all trainings alike")
+    command.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2], help="(default: 0 1 2)")
+    command.add_argument("--rows", nargs="+", metavar="ROW", help="some rows only, by name (default: all)")
+    command.add_argument("--output", type=Path, default=Path("runs/ablation"), help="(default: %(default)s)")
+
+    command = commands.add_parser("runs", help="list trainings and how they stand, or stop one")
+    command.set_defaults(command=runs)
+    command.add_argument("--folder", type=Path, default=Path("runs"), help="(default: %(default)s)")
+    command.add_argument("--stop", metavar="NAME", help="ask this one to save and stop")
     return parser
 
 

@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 import yaml
 
 from affectvlm.augmentation.views import MixedViews
+from affectvlm.model.tuning import TuningConfig
 
 T = TypeVar("T")
 
@@ -25,17 +26,26 @@ T = TypeVar("T")
 class DataConfig:
     """Which faces: `train_faces` and the others are numbers per source; `cache` keeps rendered views.
 
-    `photos` False trains on scans alone, which is easier and may come first.
+    A count of 0 in `train_faces` takes all of a folder. `folder` is a folder of your own scans or view triples, or a
+    CSV file about them (source "folder"); `split_seed` decides which of its subjects are trained on. `photos` False
+    trains on scans alone; `scans_first` does so for as many steps at the start, which random weights need.
+    `image_kind` is what the model will be shown of scans: normals, shaded or textured.
+    `loaders` processes augment batches; 0 = one on a CPU, and as many as there are cores to spare beside a GPU.
     """
 
     sources: tuple[str, ...] = ("procedural",)
     ict_path: str = ""
+    folder: str = ""
+    split_seed: int = 0
     train_faces: tuple[int, ...] = (4096,)
     validation_faces: int = 512
     test_faces: int = 512
     photos: bool = True
+    scans_first: int = 0
+    image_kind: str = "normals"
     cache: str = "cache"
     workers: int = 0
+    loaders: int = 0
 
     def __post_init__(self) -> None:
         if len(self.sources) != len(self.train_faces):
@@ -43,26 +53,59 @@ class DataConfig:
                 f"data.train_faces has {len(self.train_faces)} numbers for {len(self.sources)} data.sources; "
                 "one each is needed"
             )
+        if self.image_kind not in ("normals", "shaded", "textured"):
+            raise ValueError(f"data.image_kind is {self.image_kind!r}; normals, shaded or textured is needed")
         if "ict" in self.sources and not self.ict_path:
             raise ValueError("data.sources names ict but data.ict_path is empty; the path of ICT-FaceKit is needed")
+        if "folder" in self.sources and not self.folder:
+            raise ValueError("data.sources names folder but data.folder is empty; a folder or a CSV file is needed")
+        if len(set(self.sources)) != len(self.sources):
+            raise ValueError(f"data.sources is {self.sources}; each source once is needed")
 
 
 @dataclass(frozen=True)
 class ModelConfig:
     """`arch` is any open_clip architecture or affectvlm-compact; `pretrained` a tag or a local weight file; `start` a
-    checkpoint."""
+    checkpoint.
+
+    Weights that began from either are mixed with their start at the end, in the `interpolate` shares of the trained
+    ones, and validation chooses among the mixtures and the trained weights.
+    """
 
     arch: str = "affectvlm-compact"
     pretrained: str = ""
     start: str = ""
+    interpolate: tuple[float, ...] = (0.5, 0.75, 0.9)
+
+    def __post_init__(self) -> None:
+        if self.pretrained and self.start:
+            raise ValueError("model.pretrained and model.start are both given; one place to begin from is needed")
+        if not all(0 < share < 1 for share in self.interpolate):
+            raise ValueError(f"model.interpolate is {self.interpolate}; shares between 0 and 1 are needed")
+
+
+@dataclass(frozen=True)
+class PromptConfig:
+    """The words: `file` is a YAML prompt set of your own (empty: the six Ekman emotions).
+
+    `augmented` False leaves one plain sentence a class (for ablation); `metadata` False keeps what is known of a
+    subject out of the prompts.
+    """
+
+    file: str = ""
+    augmented: bool = True
+    metadata: bool = True
 
 
 @dataclass(frozen=True)
 class OptimConfig:
-    """AdamW with linear warm-up and cosine decay; `prompts_per_step` texts of each class are encoded at a step.
+    """AdamW with linear warm-up and cosine decay; `batch` samples a step over all ranks together.
 
     `views`: 3 gives every view of a sample to each step; 2 the front and one side, drawn anew. `word_steps` separate
-    the words of the classes before faces are seen; after that the text tower learns at `text_lr` times the rate.
+    the words of the classes before faces are seen (random weights only); after that the text tower learns at `text_lr`
+    times the rate, and rests where that is 0. `precision` auto is bf16 where the hardware is fast at it, else fp32;
+    weights are kept in fp32 either way. `patience` ends the training after so many validations without a better score
+    (0 = never). `ema` is the decay of the running average of the weights.
     `compile` fuses the image tower's operations with torch.compile: a minute or two at the start, then faster; it
     needs a C++ compiler on CPUs.
     """
@@ -77,23 +120,28 @@ class OptimConfig:
     warmup: int = 150
     ema: float = 0.998
     clip: float = 1.0
-    precision: str = "bf16"
-    prompts_per_step: int = 4
+    precision: str = "auto"
+    patience: int = 0
     threads: int = 0
     compile: bool = False
 
     def __post_init__(self) -> None:
         if self.views not in (2, 3):
             raise ValueError(f"optim.views is {self.views}; 2 or 3 is needed")
-        if self.precision not in ("bf16", "fp32"):
-            raise ValueError(f"optim.precision is {self.precision!r}; bf16 or fp32 is needed")
+        if self.precision not in ("auto", "bf16", "fp32"):
+            raise ValueError(f"optim.precision is {self.precision!r}; auto, bf16 or fp32 is needed")
+        if self.steps < 1 or self.batch < 1 or self.lr <= 0:
+            raise ValueError(f"optim has {self.steps} steps of {self.batch} at {self.lr}; numbers above 0 are needed")
+        if not 0 <= self.ema < 1:
+            raise ValueError(f"optim.ema is {self.ema}; a number from 0 up to below 1 is needed")
         if self.warmup >= self.steps:
             raise ValueError(f"optim.warmup ({self.warmup}) must be less than optim.steps ({self.steps})")
 
 
 @dataclass(frozen=True)
 class LossConfig:
-    """Weights of the terms; 0 switches one off. `margin_lr` is the learning rate of the learnable margin.
+    """Weights of the terms; 0 switches one off. `margin` is the learnable margin at the start, `margin_lr` its learning
+    rate.
 
     `units` weighs an auxiliary term of ours: generated faces know their action units, and views that predict them
     learn faster.
@@ -103,19 +151,33 @@ class LossConfig:
     triplet: float = 0.25
     alignment: float = 1.0
     units: float = 2.0
+    margin: float = 0.2
     margin_lr: float = 1e-3
 
 
 @dataclass(frozen=True)
 class RunConfig:
-    """Where the run is kept, and how often it says something (`every`) and is scored on validation (`validate`), in
-    steps."""
+    """Where the run is kept, and how often it says something (`every`) and is scored on validation and saved
+    (`validate`), in steps; it is also saved every `save_minutes`.
 
-    name: str = "compact"
+    An empty `name` takes the method's and the first free number. `devices` and `nodes`: 0 = all GPUs, else one CPU
+    process; under torchrun and SLURM what they started.
+    """
+
+    name: str = ""
     folder: str = "runs"
     seed: int = 0
     every: int = 20
     validate: int = 250
+    save_minutes: float = 5.0
+    devices: int = 0
+    nodes: int = 0
+
+    def __post_init__(self) -> None:
+        if Path(self.name).name != self.name or self.name.startswith("."):
+            raise ValueError(f"run.name is {self.name!r}; a plain name of a folder is needed")
+        if min(self.every, self.validate) < 1:
+            raise ValueError(f"run.every is {self.every}, run.validate {self.validate}; 1 or more is needed")
 
 
 @dataclass(frozen=True)
@@ -125,6 +187,8 @@ class TrainConfig:
     data: DataConfig = field(default_factory=DataConfig)
     views: MixedViews = field(default_factory=MixedViews)
     model: ModelConfig = field(default_factory=ModelConfig)
+    tuning: TuningConfig = field(default_factory=TuningConfig)
+    prompts: PromptConfig = field(default_factory=PromptConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     loss: LossConfig = field(default_factory=LossConfig)
     run: RunConfig = field(default_factory=RunConfig)

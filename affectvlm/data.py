@@ -8,14 +8,16 @@ share one cache.
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import logging
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,6 +26,7 @@ from torch.utils.data import IterableDataset, get_worker_info
 from affectvlm.augmentation.scans import crop, damage, pose_error, reshape
 from affectvlm.augmentation.views import CHANNELS, MixedViews, augment, store
 from affectvlm.emotions import EKMAN
+from affectvlm.prompts import PromptSet
 from affectvlm.rendering import DEFAULT_YAWS, HALF_WIDTH_MM, render_buffers
 from affectvlm.synthesis.base import sided
 from affectvlm.synthesis.expressions import sample_expression
@@ -81,17 +84,22 @@ class FaceSet:
 
 
 def build(faces: FaceSet, cache: str | Path, workers: int = 0) -> Path:
-    """Render what is missing of a set into `cache`; returns its folder. `workers` 0 = one per CPU core."""
+    """Render what is missing of a set into `cache`; returns its folder. `workers` 0 = one per CPU core.
+
+    Processes that want the same set at the same time (ranks, two trainings) wait for the first of them.
+    """
     folder = Path(cache) / faces.key()
     folder.mkdir(parents=True, exist_ok=True)
     shards = range(-(-faces.count // SHARD))
-    missing = [shard for shard in shards if not (folder / f"shard_{shard:04d}.json").is_file()]
-    if not missing:
-        return folder
-    log.info("rendering %d faces of %s into %s", len(missing) * SHARD, faces.source, folder)
-    with ProcessPoolExecutor(workers or os.cpu_count(), initializer=_open_model, initargs=(faces,)) as pool:
-        for done, shard in enumerate(pool.map(_write_shard, [(faces, folder, shard) for shard in missing]), 1):
-            log.info("shard %d written (%d of %d)", shard, done, len(missing))
+    with (folder / "lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        missing = [shard for shard in shards if not (folder / f"shard_{shard:04d}.json").is_file()]
+        if not missing:
+            return folder
+        log.info("rendering %d faces of %s into %s", len(missing) * SHARD, faces.source, folder)
+        with ProcessPoolExecutor(workers or os.cpu_count(), initializer=_open_model, initargs=(faces,)) as pool:
+            for done, shard in enumerate(pool.map(_write_shard, [(faces, folder, shard) for shard in missing]), 1):
+                log.info("shard %d written (%d of %d)", shard, done, len(missing))
     return folder
 
 
@@ -99,7 +107,10 @@ class RenderedFaces:
     """The first `count` faces of one or several cache folders, read lazily; `photos` False leaves photo-like ones out.
 
     Attributes:
-        labels: (n,) int64 into LABELS; intensity: (n,) float32; photo: (n,) bool; subjects, records: lists of length n.
+        labels: (n,) int64 into LABELS; intensity: (n,) float32, 1 where it is not known; graded:
+        (n,) bool, where it is; photo: (n,) bool, seen as a
+        camera sees; picture: (n,) bool, stored from pictures instead of scans; subjects, records: lists of length n.
+        metadata: list of n dicts, as `PromptSet.draw` takes them: what is known of the subject, and the intensity.
         units: (n, len(UNITS)) float32 action-unit intensities in [0, 1], NaN where there is no face.
     """
 
@@ -121,9 +132,12 @@ class RenderedFaces:
         if not self.records:
             raise ValueError(f"no rendered faces in {', '.join(Path(f).name for f in folders)}; build them first")
         self.labels = np.array([r["label"] for r in self.records], np.int64)
-        self.intensity = np.array([r["intensity"] for r in self.records], np.float32)
+        self.intensity = np.array([1.0 if r["intensity"] is None else r["intensity"] for r in self.records], np.float32)
+        self.graded = np.array([r["intensity"] is not None for r in self.records], bool)
         self.photo = np.array([r["photo"] for r in self.records], bool)
+        self.picture = np.array([r.get("picture", False) for r in self.records], bool)
         self.subjects = [r["subject"] for r in self.records]
+        self.metadata = [_metadata(r) for r in self.records]
         self.units = np.array([r["units"] or [np.nan] * len(UNITS) for r in self.records], np.float32)
 
     def __len__(self) -> int:
@@ -137,6 +151,13 @@ class RenderedFaces:
         """Index arrays in order, for scoring each face once."""
         for start in range(0, len(self), size):
             yield np.arange(start, min(start + size, len(self)))
+
+
+def _metadata(record: dict) -> dict:
+    known = dict(record.get("metadata") or {})
+    if record["label"] < len(EKMAN) and record["intensity"] is not None:
+        known["intensity"] = float(record["intensity"])
+    return known
 
 
 _model = None
@@ -221,9 +242,10 @@ def make_face(model, faces: FaceSet, index: int) -> tuple[np.ndarray, dict]:
         scan = _not_a_face(model, rng)
     else:
         split = {"train": 0, "validation": 1, "test": 2}[faces.split]
-        # Training sees wider shapes than the scores are taken on: a face of another family lies outside this one's span.
+        # Training sees wider shapes than the scores are taken on: faces of other families lie outside this one's span.
         wide = {"spread": float(rng.uniform(0.7, 1.35))} if faces.split == "train" else {}
         identity = model.sample_identity(np.random.default_rng([faces.seed, split, 1, _person(faces, index)]), **wide)
+        record["metadata"] = described(identity)
         options = {}
         if model.name == "ict" and faces.damaged and not record["photo"]:
             options = {"without": [part for part in _LOOSE_PARTS if rng.random() < 0.3]}
@@ -231,6 +253,16 @@ def make_face(model, faces: FaceSet, index: int) -> tuple[np.ndarray, dict]:
         if faces.split == "train" and rng.random() < 0.75:
             scan = reshape(scan, rng)
     return store(_draw(scan, faces, record["photo"], rng)), record
+
+
+def described(identity) -> dict[str, str]:
+    """What an identity says of itself, in the words of prompts: sex and age group, where its face model knows them."""
+    known = {}
+    if hasattr(identity, "sex"):
+        known["sex"] = identity.sex
+    if hasattr(identity, "age"):
+        known["age_group"] = "young" if identity.age < 35 else "middle-aged" if identity.age < 60 else "older"
+    return known
 
 
 def _person(faces: FaceSet, index: int) -> int:
@@ -279,12 +311,35 @@ def _not_a_face(model, rng: np.random.Generator):
     return scan.transformed(turn, centre - turn @ centre - [0, 0, max(0.0, float(turned[:, 2].max()))])
 
 
+def sample_weight(labels: np.ndarray, intensity: np.ndarray) -> np.ndarray:
+    """(B,) float32 in [0.2, 1]: a slight expression, hard to tell from a resting face, counts less; full weight from an
+    intensity of two thirds."""
+    return np.where(labels < len(EKMAN), np.clip(0.2 + 1.2 * intensity, 0.2, 1.0), 1.0).astype(np.float32)
+
+
 class MixedBatches(IterableDataset):
     """An endless shuffle of rendered faces, cut into augmented batches; batch `step` depends on seed and step alone.
 
-    Yields dicts: views (B, `per_sample`, 3, size, size) uint8, labels (B,) int64, units (B, U) float32. With several
-    loader workers, worker w makes every w-th batch; the loader takes them in turn, so the order is that of the steps.
+    Yields dicts: views (B, `per_sample`, 3, size, size) uint8, labels (B,) int64, units (B, U) float32, weight (B,)
+    float32, and prompts, B tuples of `per_sample` strings: every view's own, drawn anew. With several loader workers,
+    worker w makes every w-th batch; the loader takes them in turn, so the order is that of the steps.
+
+    Of several ranks, each makes its own rows of the batch; put together they are the batch of a single rank, number
+    for number, so that a run can go on with another number of ranks.
+
+    Args:
+        prompts: draws each view's prompt; None yields none.
+        metadata: whether prompts may say what a record knows of its subject.
+        scans_first: steps at the start that show scans alone, nearly all as surface directions and none covered: with
+            everything at once, random weights find nothing to begin with.
+        rank, ranks: whose rows of the `batch` are made.
+
+    Raises:
+        ValueError: a batch that the ranks cannot share in chunks of CHUNK rows.
     """
+
+    CHUNK = 4
+    """Rows that share a generator: what a row becomes must not depend on how many ranks share the batch."""
 
     def __init__(
         self,
@@ -295,28 +350,61 @@ class MixedBatches(IterableDataset):
         seed: int,
         start: int = 0,
         per_sample: int = 3,
+        prompts: PromptSet | None = None,
+        metadata: bool = True,
+        scans_first: int = 0,
+        rank: int = 0,
+        ranks: int = 1,
     ) -> None:
+        if ranks > 1 and batch % (self.CHUNK * ranks):
+            raise ValueError(f"a batch of {batch} for {ranks} ranks; a multiple of {self.CHUNK * ranks} is needed")
         self.faces, self.views, self.batch = faces, views, batch
         self.steps, self.seed, self.start, self.per_sample = steps, seed, start, per_sample
+        self.prompts, self.metadata, self.rank, self.ranks = prompts, metadata, rank, ranks
+        scans = np.flatnonzero(~faces.photo)
+        self.scans_first = scans_first if len(scans) else 0
+        easy = replace(views, kinds=(0.9, 0.1, 0.0), occlusion=0.0, blur=min(views.blur, 0.1))
+        self._early, self._later = (scans, easy), (np.arange(len(faces)), views)
 
-    def __iter__(self) -> Iterator[dict[str, torch.Tensor]]:
+    def __iter__(self) -> Iterator[dict[str, Any]]:
         worker = get_worker_info()
         number, workers = (worker.id, worker.num_workers) if worker else (0, 1)
         for step in range(self.start + number, self.steps, workers):
             yield self.make(step)
 
-    def make(self, step: int) -> dict[str, torch.Tensor]:
+    def make(self, step: int) -> dict[str, Any]:
+        """This rank's rows of batch `step`."""
+        pool, views = self._early if step < self.scans_first else self._later
         places = np.arange(step * self.batch, (step + 1) * self.batch)
-        indices = [self._shuffled(epoch)[places[places // len(self.faces) == epoch] % len(self.faces)]
-                   for epoch in np.unique(places // len(self.faces))]  # fmt: skip
-        chosen = np.concatenate(indices)
-        rng = np.random.default_rng([self.seed, 1, step])
-        views = augment(self._sides(self.faces.views(chosen), rng), self.faces.photo[chosen], self.views, rng)
-        return {
-            "views": torch.from_numpy(views),
-            "labels": torch.from_numpy(self.faces.labels[chosen]),
+        orders = {epoch: self._shuffled(epoch, len(pool)) for epoch in np.unique(places // len(pool))}
+        rows = np.array([pool[orders[place // len(pool)][place % len(pool)]] for place in places])
+        share = self.batch // self.ranks
+        chosen = rows[self.rank * share : (self.rank + 1) * share]
+        first = self.rank * share // self.CHUNK
+        chunks = [
+            self._chunk(part, views, np.random.default_rng([self.seed, 1, step, first + number]))
+            for number, part in enumerate(np.split(chosen, range(self.CHUNK, len(chosen), self.CHUNK)))
+        ]
+        labels, intensity = self.faces.labels[chosen], self.faces.intensity[chosen]
+        batch = {
+            "views": torch.from_numpy(np.concatenate([views for views, _ in chunks])),
+            "labels": torch.from_numpy(labels),
             "units": torch.from_numpy(self.faces.units[chosen]),
+            "weight": torch.from_numpy(sample_weight(labels, intensity)),
         }
+        return batch | ({"prompts": [row for _, rows in chunks for row in rows]} if self.prompts else {})
+
+    def _chunk(
+        self, rows: np.ndarray, views: MixedViews, rng: np.random.Generator
+    ) -> tuple[np.ndarray, list[tuple[str, ...]]]:
+        stored = self._sides(self.faces.views(rows), rng)
+        shown = augment(stored, self.faces.photo[rows], views, rng, picture=self.faces.picture[rows])
+        return shown, [self._words(row, rng) for row in rows] if self.prompts else []
+
+    def _words(self, row: int, rng: np.random.Generator) -> tuple[str, ...]:
+        """Every view's own prompt of the sample's class."""
+        name, known = LABELS[self.faces.labels[row]], self.faces.metadata[row] if self.metadata else None
+        return tuple(self.prompts.draw(name, known, rng) for _ in range(self.per_sample))
 
     def _sides(self, stored: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """All three views, or the front and one side of each sample."""
@@ -325,5 +413,5 @@ class MixedBatches(IterableDataset):
         sides = rng.integers(1, 3, len(stored))
         return np.stack([stored[:, 0], stored[np.arange(len(stored)), sides]], axis=1)
 
-    def _shuffled(self, epoch: int) -> np.ndarray:
-        return np.random.default_rng([self.seed, 0, int(epoch)]).permutation(len(self.faces))
+    def _shuffled(self, epoch: int, count: int) -> np.ndarray:
+        return np.random.default_rng([self.seed, 0, int(epoch)]).permutation(count)

@@ -15,7 +15,7 @@ from __future__ import annotations
 import re
 import string
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from numbers import Integral, Real
 from pathlib import Path
 from types import MappingProxyType
@@ -123,6 +123,18 @@ class PromptSet:
             intense={row: kinds for row, kinds in intense.items() if kinds},
             **{key: content[key] for key in fields - {"name", "classes", "rejection"} if content.get(key) is not None},
         )
+
+    def plain(self) -> PromptSet:
+        """One sentence a row and nothing said of the subject: what training without augmented prompts is compared
+        with."""
+        kinds = {row: next(k for k in KINDS if self._words(row, k, None)) for row in self.rows}
+        templates = {kind: next(t for t in self.templates if _slot(t) == kind) for kind in sorted(set(kinds.values()))}
+        phrases = {row: {kind: self._words(row, kind, None)[:1]} for row, kind in kinds.items()}
+        held_out = tuple(t for t in self.held_out_templates if _slot(t) in templates)
+        return replace(
+            self, name=f"{self.name}-plain", phrases=phrases, intense={}, templates=tuple(templates.values()),
+            held_out_templates=held_out, bank_size=1,
+        )  # fmt: skip
 
     def to_dict(self) -> dict[str, Any]:
         """Plain dicts, lists, strings and numbers, ready for JSON or YAML; `from_dict` gives an equal set back."""

@@ -5,7 +5,8 @@
 
 With known pose: faces in the canonical frame, cropped as the scan path crops them, through `methods.scoring`. End to
 end: the same faces as whole heads, turned at random, through `Predictor.predict`, so that errors of the pose count
-too. Also what neutral faces, things that are not a face and one real neutral scan get.
+too. Rendered photos: coloured faces as pictures before a background, through `Predictor.predict_photos`. Also what
+neutral faces, things that are not a face and one real neutral scan get.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import cv2
 import numpy as np
 from scipy.spatial.transform import Rotation
 
@@ -29,7 +31,7 @@ from affectvlm.rendering import DEFAULT_YAWS, HALF_WIDTH_MM, render_buffers
 from affectvlm.scan import Scan
 from affectvlm.synthesis.expressions import sample_expression
 from affectvlm.synthesis.objects import random_object
-from benchmarks.makehuman import EMOTIONS, MakeHumanFace, sample_units
+from benchmarks.makehuman import MakeHumanFace, sample_units
 
 INTENSITIES = (1.0, 0.75, 0.5)
 
@@ -42,7 +44,8 @@ class Faces:
             [store(render_buffers(clean(s), DEFAULT_YAWS, 128, HALF_WIDTH_MM * 128 / 112)) for s in scans]
         )
         self.labels, self.intensity = np.array(labels), np.array(intensity, np.float32)
-        self.photo = np.zeros(len(labels), bool)
+        self.photo = self.picture = np.zeros(len(labels), bool)
+        self.graded = np.ones(len(labels), bool)
 
     def views(self, indices: np.ndarray) -> np.ndarray:
         return self._views[indices]
@@ -52,29 +55,56 @@ class Faces:
             yield np.arange(start, min(start + size, len(self.labels)))
 
 
-def makehuman_faces(path: str, count: int, seed: int) -> tuple[list[Scan], list[int], list[float]]:
-    model, rng = MakeHumanFace(path), np.random.default_rng(seed)
-    names = list(EMOTIONS)
-    scans, labels, levels = [], [], []
-    for i in range(count):
-        emotion, level = names[i % len(names)], INTENSITIES[(i // len(names)) % 3]
-        scans.append(model.express(model.sample_identity(rng), sample_units(emotion, level, rng)))
-        labels.append(LABELS.index(emotion))
-        levels.append(level if emotion in EKMAN else 0.0)
-    return scans, labels, levels
+Drawn = tuple[list[Scan], list[int], list[float]]
+"""Scans, their labels (into LABELS) and intensities."""
 
 
-def model_faces(model, count: int, seed: int) -> tuple[list[Scan], list[int], list[float]]:
-    """Identities no split of training can hold: their generator is seeded apart."""
-    rng = np.random.default_rng([seed, 99])
+Express = Callable[[str, float, np.random.Generator], Scan]
+"""Emotion, intensity, generator → a new person's face."""
+
+
+def draw_faces(express: Express, count: int, rng: np.random.Generator) -> Drawn:
+    """Every emotion and neutral in turn, at the three intensities in turn."""
     names = (*EKMAN, "neutral")
     scans, labels, levels = [], [], []
     for i in range(count):
         emotion, level = names[i % len(names)], INTENSITIES[(i // len(names)) % 3]
-        scans.append(model.generate(model.sample_identity(rng), sample_expression(emotion, level, rng)))
+        scans.append(express(emotion, level, rng))
         labels.append(LABELS.index(emotion))
         levels.append(level if emotion in EKMAN else 0.0)
     return scans, labels, levels
+
+
+def makehuman_faces(path: str, count: int, seed: int) -> Drawn:
+    model = MakeHumanFace(path)
+    return draw_faces(
+        lambda emotion, level, rng: model.express(model.sample_identity(rng), sample_units(emotion, level, rng)),
+        count, np.random.default_rng(seed),
+    )  # fmt: skip
+
+
+def model_faces(model, count: int, seed: int) -> Drawn:
+    """Identities no split of training can hold: their generator is seeded apart."""
+    return draw_faces(
+        lambda emotion, level, rng: model.generate(model.sample_identity(rng), sample_expression(emotion, level, rng)),
+        count, np.random.default_rng([seed, 99]),
+    )  # fmt: skip
+
+
+def photographed(scan: Scan, rng: np.random.Generator, size: int = 400) -> list[np.ndarray]:
+    """Front, left and right as pictures: coloured, under light from somewhere, before some background, off centre."""
+    yaws = (rng.normal(0, 6), -rng.uniform(25, 60), rng.uniform(25, 60))
+    half_width = rng.uniform(120, 200)
+    turn = Rotation.from_euler("XZ", rng.normal(0, 4, 2), degrees=True).as_matrix()
+    moved = scan.transformed(turn, rng.normal(0, 18, 3) * [1, 1, 0])
+    buffers = render_buffers(moved, yaws, size, half_width)
+    direction = np.array([rng.normal(0, 0.6), rng.normal(0.3, 0.4), 1.0])
+    light = 0.45 + 0.75 * np.clip(buffers.normals @ (direction / np.linalg.norm(direction)), 0, None)
+    small = rng.integers(0, 256, (6, 6, 3)).astype(np.uint8)
+    background = cv2.resize(small, (size, size), interpolation=cv2.INTER_CUBIC) / 255.0
+    cover = buffers.coverage[..., None]
+    image = np.clip(buffers.albedo * light[..., None], 0, 1) * cover + background * (1 - cover)
+    return [(np.clip(view + rng.normal(0, 0.01, view.shape), 0, 1) * 255).astype(np.uint8) for view in image]
 
 
 def known_pose(predictor: Predictor, faces: Faces) -> dict:
@@ -111,6 +141,27 @@ def end_to_end(predictor: Predictor, scans: list[Scan], labels: list[int], seed:
     return result
 
 
+def from_photos(predictor: Predictor, drawn: Drawn, seed: int) -> dict:
+    """Three pictures of each face, and the front one alone, through the call that app and shell use for photos."""
+    rng = np.random.default_rng([seed, 7])
+    scans, labels, _ = drawn
+    labels = np.array(labels)
+    chances: dict[str, list] = {"three photos": [], "front photo alone": []}
+    for scan in scans:
+        front, left, right = photographed(scan, rng)
+        chances["three photos"].append(list(predictor.predict_photos(front, left, right).probabilities.values()))
+        chances["front photo alone"].append(list(predictor.predict_photos(front).probabilities.values()))
+    emotional = labels < len(EKMAN)
+    result = {}
+    for name, rows in chances.items():
+        rows = np.array(rows)
+        result[name] = {
+            "emotions": summary(labels[emotional], rows[emotional]),
+            "neutral, confident (0.75 and over)": float((rows[~emotional].max(axis=1) >= 0.75).mean()),
+        }
+    return result
+
+
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     arguments.add_argument("--checkpoint")
@@ -142,6 +193,10 @@ def main() -> None:
         }
         print(name, json.dumps(result[name]["known pose"]["three views, normals"]["emotions"]), flush=True)
         print(name, json.dumps(result[name]["end to end"]), flush=True)
+        if scans[0].colors is not None:
+            drawn = scans[: given.turned], labels[: given.turned], levels[: given.turned]
+            result[name]["rendered photos"] = from_photos(predictor, drawn, given.seed)
+            print(name, json.dumps(result[name]["rendered photos"]), flush=True)
     rng = np.random.default_rng(given.seed)
     objects = [random_object(rng) for _ in range(60)]
     result["objects"] = end_to_end(predictor, objects, [LABELS.index("no face")] * len(objects), given.seed)

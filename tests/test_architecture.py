@@ -15,9 +15,10 @@ FLOORS = (
     {"emotions", "scan", "rank_pooling", "losses", "metrics"},
     {"prompts", "scan_io", "rendering", "synthesis", "protocols"},
     {"pose", "photos", "augmentation", "model"},
-    {"config", "datasets", "data", "gradcam"},
-    {"methods"},
-    {"predictor", "runs", "evaluation"},
+    {"config", "data", "gradcam"},
+    {"datasets", "methods"},
+    {"predictor", "runs", "launching"},
+    {"fitting", "evaluation"},
     {"cli", "ui"},
     {"__main__"},
 )

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from affectvlm.augmentation import scans
-from affectvlm.augmentation.views import NORMALS, SHADED, TEXTURED, MixedViews, augment, plain, store
+from affectvlm.augmentation.views import NORMALS, PICTURE, SHADED, TEXTURED, MixedViews, augment, plain, store
 from affectvlm.rendering import picture, render_buffers
 from tests.test_rendering import sphere
 
@@ -135,3 +135,17 @@ def test_another_bone_structure_is_smooth_and_stays_in_place(head):
     stretch = np.linalg.norm(offset[edges[:, 0]] - offset[edges[:, 1]], axis=1)
     assert np.median(stretch) < 0.6
     assert (moved.faces == head.faces).all() and (moved.colors == head.colors).all()
+
+
+def test_pictures_keep_their_own_light(stored):
+    pictures = stored.copy()
+    pictures[..., :3], pictures[..., 6] = (128, 128, 255), 255
+    out = augment(pictures, np.ones(1, bool), STILL, np.random.default_rng(0), picture=np.ones(1, bool))
+    own = plain(pictures, PICTURE, 96)
+    middle = own[0].transpose(0, 2, 3, 1)[:, 20:70, 20:70].astype(int)
+    assert np.abs(middle - pictures[0, :, 28:78, 28:78, 3:6]).max() <= 1
+    # contrast may change, colours are not lit anew: what was equal stays equal
+    flat = np.full_like(pictures, 128)
+    flat[..., 6] = 255
+    shown = augment(flat, np.ones(1, bool), STILL, np.random.default_rng(1), picture=np.ones(1, bool))
+    assert shown.std(axis=(2, 3, 4)).max() < 2 and out.shape == own.shape

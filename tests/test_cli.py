@@ -13,6 +13,7 @@ import pytest
 
 from affectvlm import cli
 from affectvlm.emotions import EKMAN
+from affectvlm.runs import CONFIG, Run
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -177,6 +178,27 @@ def test_samples_have_sane_settings(shell, tmp_path):
     assert shell("sample", tmp_path / "face.obj")[0] == 2
     assert shell("sample", tmp_path / "face.ply", "--intensity", 3)[0] == 2
     assert not list(tmp_path.iterdir())
+
+
+def test_runs_are_listed_with_how_they_stand_and_asked_to_stop(tmp_path, capsys):
+    run = Run.open(tmp_path / "mine")
+    run.write(CONFIG, lambda path: path.write_text(""))
+    run.event("progress", step=40, steps=100, eta_s=300.0, best=0.625)
+    assert cli.main(["runs", "--folder", str(tmp_path)]) == 0
+    assert capsys.readouterr().out.split() == "mine running step 40/100 5 min left validation UAR 62.5 %".split()
+    assert cli.main(["runs", "--folder", str(tmp_path), "--stop", "mine"]) == 0 and run.stop_requested
+    run.event("end", state="failed", message="no room for last.ckpt")
+    run.close()
+    assert cli.main(["runs", "--folder", str(tmp_path), "--stop", "mine"]) == 1
+    assert cli.main(["runs", "--folder", str(tmp_path), "--stop", "other"]) == 1
+    capsys.readouterr()
+    cli.main(["runs", "--folder", str(tmp_path)])
+    assert "failed" in (line := capsys.readouterr().out) and "no room for last.ckpt" in line
+
+
+def test_an_ablation_row_nobody_knows_is_said(tmp_path, capsys):
+    assert cli.main(["ablation", "--rows", "no luck", "--output", str(tmp_path)]) == 1
+    assert "unknown rows ['no luck']" in capsys.readouterr().err
 
 
 def test_help_is_quick_and_the_module_runs():

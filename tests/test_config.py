@@ -21,6 +21,13 @@ def test_what_was_resolved_reads_back_equal(tmp_path):
     assert load(TrainConfig, file) == config
 
 
+def test_contradictions_between_settings_are_refused():
+    with pytest.raises(ValueError, match="both given"):
+        load(TrainConfig, None, ["model.pretrained=openai", "model.start=folder"])
+    with pytest.raises(ValueError, match="each source once"):
+        load(TrainConfig, None, ["data.sources=[procedural, procedural]", "data.train_faces=[1, 1]"])
+
+
 @pytest.mark.parametrize(
     ("override", "message"),
     [
@@ -32,6 +39,14 @@ def test_what_was_resolved_reads_back_equal(tmp_path):
         ("views.kinds=[1, 2]", "3 are needed"),
         ("optim.lr", "not section.key=value"),
         ("optim.precision=fp8", "bf16 or fp32"),
+        ("optim.batch=0", "numbers above 0"),
+        ("optim.ema=1", "below 1"),
+        ("run.name=../elsewhere", "plain name"),
+        ("run.every=0", "1 or more"),
+        ("model.interpolate=[1.5]", "between 0 and 1"),
+        ("data.image_kind=depth", "normals, shaded or textured"),
+        ("data.sources=[folder]", "data.folder is empty"),
+        ("tuning.mode=half", "full, lora, projection"),
         ("data.sources=[ict]", "ict_path is empty"),
     ],
 )

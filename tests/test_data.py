@@ -7,8 +7,18 @@ import pytest
 
 from affectvlm import data
 from affectvlm.augmentation.views import MixedViews
-from affectvlm.data import LABELS, FaceSet, MixedBatches, RenderedFaces, build, make_face, open_source
+from affectvlm.data import (
+    LABELS,
+    FaceSet,
+    MixedBatches,
+    RenderedFaces,
+    build,
+    make_face,
+    open_source,
+    sample_weight,
+)
 from affectvlm.emotions import EKMAN
+from affectvlm.prompts import PromptSet
 
 
 @pytest.fixture(scope="module")
@@ -86,6 +96,50 @@ def test_a_batch_may_span_the_end_of_an_epoch(cache):
     faces = RenderedFaces([cache[1]])
     batch = MixedBatches(faces, MixedViews(size=32), batch=6, steps=9, seed=0).make(2)
     assert batch["views"].shape == (6, 3, 3, 32, 32)
+
+
+def test_the_rows_of_all_ranks_are_the_batch_of_one(cache):
+    faces = RenderedFaces([cache[1]])
+    settings = {"batch": 16, "steps": 3, "seed": 0, "per_sample": 2, "prompts": PromptSet.load()}
+    whole = MixedBatches(faces, MixedViews(size=32), **settings).make(2)
+    parts = [MixedBatches(faces, MixedViews(size=32), **settings, rank=r, ranks=2).make(2) for r in range(2)]
+    for key in ("views", "labels", "units", "weight"):
+        np.testing.assert_array_equal(np.concatenate([part[key] for part in parts]), whole[key])
+    assert parts[0]["prompts"] + parts[1]["prompts"] == whole["prompts"]
+    with pytest.raises(ValueError, match="a batch of 12 for 2 ranks; a multiple of 8"):
+        MixedBatches(faces, MixedViews(size=32), **{**settings, "batch": 12}, rank=1, ranks=2)
+
+
+def test_every_view_has_words_of_its_class_and_of_what_is_known(cache):
+    faces, prompts = RenderedFaces([cache[1]]), PromptSet.load()
+    settings = {"batch": 16, "steps": 9, "seed": 0, "prompts": prompts}
+    batch = MixedBatches(faces, MixedViews(size=32), **settings).make(0)
+    assert len(batch["prompts"]) == 16 and {len(row) for row in batch["prompts"]} == {3}
+    assert any(len(set(row)) == 3 for row in batch["prompts"])
+    order = MixedBatches(faces, MixedViews(size=32), **settings)._shuffled(0, len(faces))[:16]
+    for face, row in zip(order, batch["prompts"], strict=True):
+        assert set(row) <= set(prompts.prompts(LABELS[faces.labels[face]], faces.metadata[face]))
+    known = [set(faces.metadata[i]) for i in range(len(faces)) if faces.labels[i] < 7]
+    assert all({"sex", "age_group"} <= keys for keys in known)
+    bare = MixedBatches(faces, MixedViews(size=32), **settings, metadata=False).make(0)
+    words = {text for row in bare["prompts"] for text in row}
+    assert words <= {text for row in prompts.rows for text in prompts.prompts(row)}
+
+
+def test_scans_come_first_where_asked(cache):
+    faces = RenderedFaces([cache[1]])
+    assert faces.photo.any() and not faces.photo.all()
+    batches = MixedBatches(faces, MixedViews(size=32), batch=8, steps=4, seed=0, scans_first=2)
+    scans = {tuple(np.nan_to_num(faces.units[i], nan=-1)) for i in np.flatnonzero(~faces.photo)}
+    for step in range(2):
+        assert {tuple(np.nan_to_num(row, nan=-1)) for row in batches.make(step)["units"].numpy()} <= scans
+    later = np.concatenate([batches.make(step)["units"].numpy() for step in (2, 3)])
+    np.testing.assert_array_equal(np.sort(later, axis=0), np.sort(faces.units, axis=0))
+
+
+def test_slight_expressions_weigh_less_and_what_is_no_emotion_fully():
+    weights = sample_weight(np.array([0, 3, 5, 6, 7]), np.array([0.25, 0.5, 1.0, 0.0, 0.0]))
+    np.testing.assert_allclose(weights, [0.5, 0.8, 1.0, 1.0, 1.0], atol=1e-6)
 
 
 def test_an_empty_cache_says_so(tmp_path):

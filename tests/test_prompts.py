@@ -281,3 +281,14 @@ def test_files_that_are_not_a_prompt_set_are_refused(tmp_path, content):
 def test_a_missing_file_is_said_by_name():
     with pytest.raises(ValueError, match="nowhere.yaml"):
         PromptSet.load("nowhere.yaml")
+
+
+def test_plain_words_are_one_sentence_a_row_and_round_trip():
+    full = PromptSet.load()
+    plain = full.plain()
+    assert plain.rows == full.rows
+    for row in plain.rows:
+        assert len(plain.prompts(row)) == 1 and plain.prompts(row) == plain.bank_prompts(row)
+        assert set(plain.prompts(row)) <= set(full.prompts(row))
+        assert plain.prompts(row, held_out=True)
+    assert PromptSet.from_dict(plain.to_dict()) == plain

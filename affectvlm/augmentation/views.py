@@ -18,7 +18,9 @@ import numpy as np
 CHANNELS = 7
 """Of a stored view, uint8: normal x y z (0 to 255 for -1 to 1), albedo r g b, coverage."""
 
-NORMALS, SHADED, TEXTURED = 0, 1, 2
+NORMALS, SHADED, TEXTURED, PICTURE = 0, 1, 2, 3
+"""How a view is shown: surface directions, grey relief, colours under lamps, or colours as they are (pictures whose
+light is already in them)."""
 
 _NODES = 6
 """Of the grid of random numbers that bends a view, along each side."""
@@ -60,7 +62,12 @@ def store(buffers) -> np.ndarray:
 
 
 def augment(
-    stored: np.ndarray, photo: np.ndarray, settings: MixedViews, rng: np.random.Generator, kind: int | None = None
+    stored: np.ndarray,
+    photo: np.ndarray,
+    settings: MixedViews,
+    rng: np.random.Generator,
+    kind: int | None = None,
+    picture: np.ndarray | None = None,
 ) -> np.ndarray:
     """Draw a new appearance for every view.
 
@@ -69,6 +76,7 @@ def augment(
         `settings.size` to leave room for shifts.
         photo: (B,) bool, samples rendered to look like photos.
         kind: None draws from `settings.kinds`; NORMALS, SHADED or TEXTURED fixes it.
+        picture: (B,) bool, samples stored from pictures: no lamp shines on them; None = none is.
 
     Returns:
         (B, 3, 3, size, size) uint8 RGB, channels first, views still in the order front, left, right.
@@ -93,6 +101,8 @@ def augment(
     shift = settings.shift * size * freedom[:, None] * draws[:, 2:]
     modes = np.repeat(rng.choice(3, batch, p=settings.kinds) if kind is None else np.full(batch, kind), views)
     modes = np.where(np.repeat(photo, views), TEXTURED, modes)
+    if picture is not None:
+        modes = np.where(np.repeat(picture, views), PICTURE, modes)
     lights = _lights(batch, rng)
     lights[..., 3:] *= np.where(modes[::views] == TEXTURED, _exposure(stored, rng), 1.0)[:, None, None]
     lights = lights.repeat(views, axis=0)
@@ -109,7 +119,8 @@ def augment(
 
 
 def plain(stored: np.ndarray, kind: int, size: int) -> np.ndarray:
-    """Stored views without any change: (B, N, 3, size, size) uint8, as `rendering.render_views` draws them."""
+    """Stored views without any change: (B, N, 3, size, size) uint8, as `rendering.render_views` draws them, or, for
+    PICTURE, as the picture was."""
     from affectvlm.rendering import BACKGROUND, lambert
 
     margin = (stored.shape[2] - size) // 2
@@ -120,8 +131,9 @@ def plain(stored: np.ndarray, kind: int, size: int) -> np.ndarray:
     else:
         normals = cut[..., :3] * 2 - 1
         normals /= np.maximum(np.linalg.norm(normals, axis=-1, keepdims=True), 1e-6)
-        colour = cut[..., 3:6] if kind == TEXTURED else np.full(3, 0.86, np.float32)
-        image = colour * lambert(normals)[..., None] * cover + BACKGROUND * (1 - cover)
+        colour = cut[..., 3:6] if kind in (TEXTURED, PICTURE) else np.full(3, 0.86, np.float32)
+        light = 1.0 if kind == PICTURE else lambert(normals)[..., None]
+        image = colour * light * cover + BACKGROUND * (1 - cover)
     return np.ascontiguousarray((np.clip(image, 0, 1) * 255 + 0.5).astype(np.uint8).transpose(0, 1, 4, 2, 3))
 
 
@@ -249,6 +261,8 @@ def _compose(stored, flips, angles, zooms, shifts, bends, modes, lights, backgro
                     if modes[n] == 0:
                         direction = nx if k == 0 else (ny if k == 1 else nz)
                         value = direction * half + half
+                    elif modes[n] == 3:
+                        value = sample[3 + k] / alpha
                     else:
                         value = lights[n, 0, 3 + k]
                         for lamp in range(1, 4):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -14,80 +15,60 @@ from torch import Tensor, nn
 from affectvlm.config import LossConfig, OptimConfig
 from affectvlm.data import UNITS
 from affectvlm.losses import AffectVLMLoss
+from affectvlm.methods.gathering import gather
 from affectvlm.model import MultiviewCLIP
+from affectvlm.model.tuning import TuningConfig, optimizer_groups
 from affectvlm.prompts import PromptSet
 
 
 class AffectVLM(pl.LightningModule):
-    """Wires model, prompts and loss.
+    """Wires model and loss.
 
-    A batch is a dict: views (B, N, 3, S, S) uint8, labels (B,) int64 into the prompts' rows, and perhaps units (B, U)
-    float32, action-unit intensities for an auxiliary term that is no part of the model. Every view is paired with its
-    own prompt of its sample's class. Prompts are drawn anew at each step; a step encodes `prompts_per_step` texts of
-    each class and the views draw from those, because a text tower over B x 3 single prompts would cost more than the
-    images do.
+    A batch is a dict: views (B, N, 3, S, S) uint8, labels (B,) int64 into the prompts' rows, prompts, B tuples of N
+    strings: every view's own words for its sample's class, perhaps weight (B,) float32, and perhaps units (B, U)
+    float32, action-unit intensities for an auxiliary term that is no part of the model. On several ranks each brings
+    its rows, and the loss sees all of them.
     """
 
     def __init__(
         self,
         model: MultiviewCLIP,
-        prompts: PromptSet,
         loss: AffectVLMLoss,
+        tuning: TuningConfig,
         optim: OptimConfig,
         weights: LossConfig,
-        seed: int,
     ) -> None:
         super().__init__()
-        self.model, self.prompts, self.loss = model, prompts, loss
-        self.optim, self.weights, self.seed = optim, weights, seed
-        self.unit_head = nn.Linear(model.embed_dim, len(UNITS)) if weights.units else None
+        self.model, self.loss = model, loss
+        self.tuning, self.optim, self.weights = tuning, optim, weights
+        self.unit_head = _unit_head(model.embed_dim) if weights.units else None
         self._encode_views = torch.compile(model.encode_views, dynamic=False) if optim.compile else model.encode_views
+        self._known_words: dict[str, Tensor] = {}
 
-    def setup(self, stage: str) -> None:
-        """A text tower whose rate is 0 is left out of the gradients altogether, which saves a fifth of a step."""
-        if stage == "fit" and not self.optim.text_lr:
-            for parameter in self._text_parameters():
-                parameter.requires_grad_(False)
-
-    def training_step(self, batch: dict[str, Tensor], step: int) -> Tensor:
-        z = self._encode_views(batch["views"])
-        text = self._draw_text(batch["labels"], z.shape[1])
-        terms = self.loss(z, batch["labels"], text, self.model.logit_scale)
+    def training_step(self, batch: dict[str, Any], step: int) -> Tensor:
+        views = self._encode_views(batch["views"])
+        z, text = gather(views), gather(self._encode_words(batch["prompts"]))
+        weight = gather(batch["weight"]) if "weight" in batch else None
+        terms = self.loss(z, gather(batch["labels"]), text, self.model.logit_scale, weight=weight)
         if self.unit_head is not None:
-            terms["units"] = self._unit_error(z, batch["units"])
+            terms["units"] = self._unit_error(z, gather(batch["units"]))
             terms["loss"] = terms["loss"] + self.weights.units * terms["units"]
         self.log_dict({f"train/{name}": value.detach() for name, value in terms.items()})
         return terms["loss"]
 
-    def separate_words(self) -> float:
-        """Teach the text tower which prompts belong together, before any face is seen; returns the last loss.
-
-        Both towers of a small CLIP trained from random weights tend to the same point: the fastest way down is the
-        mean. With the words of the classes apart from the start, images have somewhere to go.
-        """
-        rows, each = self.prompts.rows, 6
-        rng = np.random.default_rng([self.seed, 7])
-        optimizer = torch.optim.AdamW(
-            self._text_parameters(), lr=5e-4, weight_decay=self.optim.weight_decay, betas=(0.9, 0.98)
-        )
-        target = torch.arange(len(rows)).repeat_interleave(each)
-        value = 0.0
-        for _ in range(self.optim.word_steps):
-            pool = [self.prompts.draw(row, None, rng) for row in rows for _ in range(each)]
-            features = self.model.encode_prompts(pool)
-            centres = F.normalize(features.view(len(rows), each, -1).mean(dim=1), dim=-1)
-            loss = F.cross_entropy(self.model.logits(features, centres), target.to(features.device))
-            optimizer.zero_grad()
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(self._text_parameters(), self.optim.clip)
-            optimizer.step()
-            value = float(loss.detach())
-        self.zero_grad()
-        return value
+    def _encode_words(self, prompts: Sequence[Sequence[str]]) -> Tensor:
+        """(B, N, D): the feature of each view's prompt. A text tower at rest reads each prompt only once."""
+        texts = [text for row in prompts for text in row]
+        if any(p.requires_grad for p in self._text_parameters()):
+            return self.model.encode_prompts(texts).view(len(prompts), -1, self.model.embed_dim)
+        if new := [text for text in dict.fromkeys(texts) if text not in self._known_words]:
+            with torch.no_grad():
+                self._known_words |= zip(new, self.model.encode_prompts(new), strict=True)
+        return torch.stack([self._known_words[text] for text in texts]).view(len(prompts), -1, self.model.embed_dim)
 
     def _unit_error(self, z: Tensor, units: Tensor) -> Tensor:
-        """Cross-entropy of each view's action units with the intensities in [0, 1] that made the face; NaN = no
-        face."""
+        """Cross-entropy of each view's action units with the intensities in [0, 1] that made the face; NaN = not
+        known."""
         with torch.autocast(z.device.type, enabled=False):
             guess = self.unit_head(8.0 * z.float())
         truth = units[:, None].expand_as(guess)
@@ -97,30 +78,14 @@ class AffectVLM(pl.LightningModule):
     def _text_parameters(self) -> list[nn.Parameter]:
         return [p for name, p in self.model.clip.named_parameters() if not name.startswith("visual.") and p.ndim > 0]
 
-    def _draw_text(self, labels: Tensor, views: int) -> Tensor:
-        """(B, N, D): for each view the feature of a prompt of its sample's row."""
-        rng = np.random.default_rng([self.seed, self.global_step, self.global_rank])
-        count, rows = self.optim.prompts_per_step, self.prompts.rows
-        pool = [self.prompts.draw(row, None, rng) for row in rows for _ in range(count)]
-        features = self.model.encode_prompts(pool).view(len(rows), count, -1)
-        choice = torch.from_numpy(rng.integers(count, size=(len(labels), views))).to(labels.device)
-        return features[labels[:, None], choice]
-
     def configure_optimizers(self) -> dict[str, Any]:
-        """AdamW; no decay on gains, biases, the logit scale and the margin. Text tower and margin have their own
-        rates."""
-        text = {id(p) for p in self._text_parameters()}
-        image = [p for p in self.model.parameters() if id(p) not in text]
-        image += [] if self.unit_head is None else list(self.unit_head.parameters())
-        decay, slow = self.optim.weight_decay, self.optim.lr * self.optim.text_lr
-        groups = [
-            {"params": [p for p in image if p.ndim > 1], "weight_decay": decay},
-            {"params": [p for p in image if p.ndim <= 1], "weight_decay": 0.0},
-            {"params": list(self.loss.parameters()), "weight_decay": 0.0, "lr": self.weights.margin_lr},
-        ]
-        if slow:
-            groups.append({"params": self._text_parameters(), "weight_decay": decay, "lr": slow})
-        optimizer = torch.optim.AdamW(groups, lr=self.optim.lr, betas=(0.9, 0.98))
+        """AdamW over what `tuning` trains; the auxiliary head at the full rate, the margin at its own and undecayed."""
+        optim = self.optim
+        groups = optimizer_groups(self.model, self.tuning, optim.lr, optim.weight_decay, optim.text_lr)
+        if self.unit_head is not None:
+            groups.append({"params": list(self.unit_head.parameters()), "weight_decay": optim.weight_decay})
+        groups.append({"params": list(self.loss.parameters()), "weight_decay": 0.0, "lr": self.weights.margin_lr})
+        optimizer = torch.optim.AdamW(groups, lr=optim.lr, betas=(0.9, 0.98))
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, self._learning_rate)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
@@ -130,3 +95,37 @@ class AffectVLM(pl.LightningModule):
             return (step + 1) / self.optim.warmup
         done = (step - self.optim.warmup) / max(1, self.optim.steps - self.optim.warmup)
         return 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(done, 1.0)))
+
+
+def separate_words(model: MultiviewCLIP, prompts: PromptSet, steps: int, seed: int, each: int = 6) -> float:
+    """Teach a random text tower which prompts belong together, before any face is seen; returns the last loss.
+
+    Both towers of a small CLIP trained from random weights tend to the same point: the fastest way down is the mean.
+    With the words of the classes apart from the start, images have somewhere to go.
+    """
+    rng = np.random.default_rng([seed, 7])
+    words = [p for name, p in model.clip.named_parameters() if not name.startswith("visual.") and p.ndim > 0]
+    optimizer = torch.optim.AdamW(words, lr=5e-4, weight_decay=0.05, betas=(0.9, 0.98))
+    target = torch.arange(len(prompts.rows), device=words[0].device).repeat_interleave(each)
+    value = 0.0
+    for _ in range(steps):
+        pool = [prompts.draw(row, None, rng) for row in prompts.rows for _ in range(each)]
+        features = model.encode_prompts(pool)
+        centres = F.normalize(features.view(len(prompts.rows), each, -1).mean(dim=1), dim=-1)
+        loss = F.cross_entropy(model.logits(features, centres), target)
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(words, 1.0)
+        optimizer.step()
+        value = float(loss.detach())
+    model.zero_grad()
+    return value
+
+
+def _unit_head(width: int) -> nn.Linear:
+    """Starts at the rate at which action units occur: from random logits the fastest way to "hardly any" would be to
+    move all faces toward one point."""
+    head = nn.Linear(width, len(UNITS))
+    nn.init.zeros_(head.weight)
+    nn.init.constant_(head.bias, -2.0)
+    return head

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from affectvlm.augmentation.views import NORMALS, SHADED, TEXTURED, MixedViews, augment, plain
+from affectvlm.augmentation.views import NORMALS, PICTURE, SHADED, TEXTURED, MixedViews, augment, plain
 from affectvlm.data import RenderedFaces
 from affectvlm.emotions import EKMAN
-from affectvlm.metrics import summary
+from affectvlm.metrics import confusion, summary
 from affectvlm.model import MultiviewCLIP, probabilities
 from affectvlm.prompts import PromptSet
 
@@ -25,6 +25,7 @@ def face_logits(
     kind: str = "normals",
     views: Sequence[int] = (0, 1, 2),
     augmented: int | None = None,
+    held_out: bool = False,
     batch: int = 64,
 ) -> np.ndarray:
     """(n, K + R) float32 logits of every face.
@@ -34,21 +35,42 @@ def face_logits(
         views: which of front, left, right are given to the model.
         augmented: None shows clean views; a number seeds random light, background and framing, photo-like samples as
         photos.
+        held_out: ask in the words that training never drew, instead of those of the text bank.
     """
     model.eval()
-    bank = model.text_bank(prompts)
+    bank = held_out_bank(model, prompts) if held_out else model.text_bank(prompts)
     settings = MixedViews(size=model.image_size, flip=0.0, occlusion=0.0)
     result = []
     for number, indices in enumerate(faces.batches(batch)):
-        stored = faces.views(indices)
+        stored, picture = faces.views(indices), faces.picture[indices]
         if augmented is None:
             images = plain(stored, KIND_NUMBERS[kind], model.image_size)
+            if picture.any():
+                images[picture] = plain(stored[picture], PICTURE, model.image_size)
         else:
             rng = np.random.default_rng([augmented, number])
-            images = augment(stored, faces.photo[indices], settings, rng, KIND_NUMBERS[kind])
+            images = augment(stored, faces.photo[indices], settings, rng, KIND_NUMBERS[kind], picture)
         z = model.encode_views(torch.from_numpy(np.ascontiguousarray(images[:, list(views)])))
-        result.append(model.logits(model.aggregate(z), bank).float().numpy())
+        result.append(model.logits(model.aggregate(z), bank).float().cpu().numpy())
     return np.concatenate(result)
+
+
+def held_out_bank(model: MultiviewCLIP, prompts: PromptSet) -> torch.Tensor:
+    """(K + R, D): like the text bank, of the held-out templates."""
+    means = [model.encode_prompts(prompts.prompts(row, held_out=True)).mean(dim=0) for row in prompts.rows]
+    return torch.nn.functional.normalize(torch.stack(means), dim=-1)
+
+
+def cases(kind: str, held_out: bool) -> dict[str, dict]:
+    """What a test asks, by name → arguments of `face_logits`: the default kind of picture first."""
+    kinds = [kind, *(other for other in KIND_NUMBERS if other != kind)]
+    return {
+        **{f"three views, {name}": {"kind": name} for name in kinds},
+        "front view alone": {"kind": kind, "views": (0,)},
+        "front and left view": {"kind": kind, "views": (0, 1)},
+        "left view alone": {"kind": kind, "views": (1,)},
+        **({"three views, held-out wording": {"kind": kind, "held_out": True}} if held_out else {}),
+    }
 
 
 def report(logits: np.ndarray, faces: RenderedFaces, temperature: float = 1.0) -> dict:
@@ -57,9 +79,10 @@ def report(logits: np.ndarray, faces: RenderedFaces, temperature: float = 1.0) -
     chances, rejected = (p.numpy() for p in probabilities(torch.from_numpy(logits), len(EKMAN), temperature))
     emotional = faces.labels < len(EKMAN)
     labels, own = faces.labels[emotional], chances[emotional]
-    intensity = faces.intensity[emotional]
+    intensity = np.where(faces.graded, faces.intensity, np.nan)[emotional]  # NaN, not known, is in no band
     scores: dict = {"emotions": summary(labels, own)}
     right = own.argmax(axis=1) == labels
+    scores["confusion"] = confusion(labels, own.argmax(axis=1), len(EKMAN)).tolist()  # true classes in rows
     scores["by_class"] = {name: _share(right[labels == k]) for k, name in enumerate(EKMAN)}
     bands = {"slight (under 0.5)": intensity < 0.5, "medium (0.5 to 0.75)": (intensity >= 0.5) & (intensity < 0.75),
              "strong (0.75 and over)": intensity >= 0.75, "medium or higher": intensity >= 0.5}  # fmt: skip

@@ -1,0 +1,108 @@
+"""What files hold, as short texts: two records with one fingerprint give the same views, whatever they are called."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from pathlib import Path, PurePosixPath
+
+from affectvlm.datasets.records import Record
+from affectvlm.scan_io.images import IMAGE_EXTENSIONS
+from affectvlm.scan_io.limits import MAX_FILE_BYTES
+
+BESIDE = (".mtl", ".lm3", ".bnd", *IMAGE_EXTENSIONS)
+"""Extensions of files that a reader of scans takes from beside a scan where they bear its name."""
+
+_LINE = rb"[ \t]+(.+?)[ \t\r]*$"
+_REFERENCES = {
+    ".obj": re.compile(rb"^[ \t]*mtllib" + _LINE, re.MULTILINE | re.IGNORECASE),
+    ".mtl": re.compile(rb"^[ \t]*map_k[ad]" + _LINE, re.MULTILINE | re.IGNORECASE),
+    ".ply": re.compile(rb"^comment[ \t]+texturefile" + _LINE, re.MULTILINE | re.IGNORECASE),
+    ".gltf": re.compile(rb'"uri"\s*:\s*"([^"]{1,1000})"'),
+    ".wrl": re.compile(rb'\b(?:url|filename)\s*\[?\s*"([^"]{1,1000})"', re.IGNORECASE),
+}
+_REFERENCES[".vrml"] = _REFERENCES[".wrl"]
+"""Extension → where a file of that kind names others."""
+
+
+class Fingerprints:
+    """Fingerprints of records under `root`; each file is read once."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._hashes: dict[Path, str] = {}
+        self._names: dict[Path, dict[str, str]] = {}
+
+    def of_files(self, record: Record) -> str:
+        """Of the files of a record, and nothing else.
+
+        Raises:
+            OSError: a file cannot be read.
+        """
+        return " ".join(f"{Path(file).suffix.lower()} {self._hash(self._root / file)}" for file in record.files)
+
+    def of_views(self, record: Record) -> str:
+        """Of all that the views of a record are made from: its files, and those that a reader takes beside them.
+
+        Raises:
+            OSError: a file cannot be read.
+        """
+        parts = [self.of_files(record)]
+        if record.landmarks is not None:
+            parts.append(f"landmarks {self._hash(self._root / record.landmarks)}")
+        if not record.is_pictures:
+            beside = sorted(self._beside(self._root / record.files[0]))
+            parts += [f"{path.name.lower()} {self._hash(path)}" for path in beside]
+        return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+    def _beside(self, scan: Path) -> set[Path]:
+        """Materials, textures and landmarks of a scan, looked for as `scan_io` looks for them."""
+        found: set[Path] = set()
+        wanted = [scan.stem + extension for extension in BESIDE] + _named_in(scan)
+        while wanted:
+            path = self._find(scan.parent, wanted.pop())
+            if path is None or path in found:
+                continue
+            found.add(path)
+            if path.suffix.lower() == ".mtl":
+                wanted += _named_in(path)
+        return found
+
+    def _find(self, folder: Path, reference: str) -> Path | None:
+        """The file of a relative name, else the one of its last part; case does not matter."""
+        parts = PurePosixPath(reference.replace("\\", "/")).parts
+        if not parts or "\0" in reference:
+            return None
+        inside = folder.joinpath(*parts[:-1]) if ".." not in parts and parts[0] != "/" else folder
+        for place in (inside, folder):
+            name = self._listing(place).get(parts[-1].lower())
+            if name is not None:
+                return place / name
+        return None
+
+    def _listing(self, folder: Path) -> dict[str, str]:
+        """Lower-case name → name of the files in a folder."""
+        if folder not in self._names:
+            names = [entry.name for entry in folder.iterdir() if entry.is_file()] if folder.is_dir() else []
+            self._names[folder] = {name.lower(): name for name in sorted(names)}
+        return self._names[folder]
+
+    def _hash(self, path: Path) -> str:
+        if path not in self._hashes:
+            if not path.is_file():  # a pipe or a device would keep us waiting
+                raise FileNotFoundError(f"no file {path.name}")
+            with path.open("rb") as file:
+                self._hashes[path] = hashlib.file_digest(file, "sha256").hexdigest()
+        return self._hashes[path]
+
+
+def _named_in(file: Path) -> list[str]:
+    """The names that a scan or a material file refers to."""
+    pattern = _REFERENCES.get(file.suffix.lower())
+    if pattern is None or file.stat().st_size > MAX_FILE_BYTES:
+        return []
+    data = file.read_bytes()
+    if file.suffix.lower() == ".ply":
+        data = data[: max(0, data.find(b"end_header"))]  # what follows may be binary
+    names = [match[1].decode("utf-8", "replace").strip() for match in pattern.finditer(data)]
+    return [part for name in names if name for part in (name, name.split()[-1])]  # options may stand before a name

@@ -1,0 +1,264 @@
+"""Run folders: what a training leaves behind, who is writing to it, and how it is asked to stop.
+
+    runs/NAME/
+        config.yaml        settings, resolved          command.txt    repeats the run
+        environment.json   versions, device, code      data.json      faces, subjects and sources of each split
+        events.jsonl       one JSON object a line: progress, validation, end
+        last.ckpt          all that is needed to go on
+        best.safetensors   the weights that scored best on validation
+        metrics.json       test scores                 model/         the exported checkpoint
+        tensorboard/       the same curves             log.txt        what the shell said
+        lock               held by the writing process; stop    a request to stop
+
+Files are written whole or not at all, so a kill at any time leaves a folder that can be read and gone on with. The
+lock is the operating system's: it falls with the process that holds it, whatever ends it.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import os
+import platform
+import shlex
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+EVENTS, CONFIG, METRICS, LAST, BEST, MODEL = (
+    "events.jsonl", "config.yaml", "metrics.json", "last.ckpt", "best.safetensors", "model",
+)  # fmt: skip
+_PACKAGES = ("torch", "open_clip_torch", "pytorch-lightning", "numpy", "numba", "safetensors")
+_SPARE_BYTES = 32 << 20
+"""Kept free beside a checkpoint, for events and exported files."""
+
+
+class RunError(RuntimeError):
+    """A run folder cannot be used as asked; the message says what was found and what can be done."""
+
+
+class Run:
+    """The folder of one training, opened for writing. Only one process can hold it; use `Run.open`."""
+
+    def __init__(self, folder: Path, lock: int | None) -> None:
+        self.folder, self._lock = folder, lock
+        self._events = None if lock is None else (folder / EVENTS).open("a", encoding="utf-8", buffering=1)
+
+    @classmethod
+    def open(cls, folder: str | Path, resume: bool = False) -> Run:
+        """Take a run folder; what an earlier run left is only touched with `resume`.
+
+        Raises:
+            RunError: another process is writing there, a run is there already and `resume` is False, there is nothing
+                to resume, or the folder cannot be made.
+        """
+        folder = Path(folder)
+        has_run = (folder / CONFIG).is_file()
+        if resume and not has_run:
+            raise RunError(f"there is no run in {folder}: nothing to resume")
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o644)
+        except OSError as error:
+            raise RunError(f"the run folder {folder} cannot be made: {error.strerror}") from error
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            os.close(lock)
+            raise RunError(f"a training is running in {folder}; stop it first, or choose another run.name") from error
+        if has_run and not resume:
+            os.close(lock)
+            raise RunError(f"{folder} holds a run already; --resume goes on with it, another run.name starts anew")
+        os.ftruncate(lock, 0)
+        os.write(lock, json.dumps({"process": os.getpid(), "host": platform.node()}).encode())
+        (folder / "stop").unlink(missing_ok=True)
+        return cls(folder, lock)
+
+    @classmethod
+    def follow(cls, folder: str | Path) -> Run:
+        """The folder as the other ranks of a training see it: events they write are dropped."""
+        return cls(Path(folder), None)
+
+    def event(self, kind: str, **values: Any) -> None:
+        """Append {"kind": ..., "time": seconds since 1970, ...} to events.jsonl."""
+        if self._events is not None:
+            self._events.write(json.dumps({"kind": kind, "time": round(time.time(), 2), **values}) + "\n")
+
+    def write_json(self, name: str, content: Any) -> None:
+        """Write a JSON file of the run, whole or not at all."""
+        self.write(name, lambda path: path.write_text(json.dumps(content, indent=2) + "\n", "utf-8"))
+
+    def write(self, name: str, save: Callable[[Path], Any], size: int = 0) -> None:
+        """Have `save(path)` write a file beside its place, then move it there in one step.
+
+        Args:
+            size: bytes it will take, where known: too little room is then said before anything is written.
+
+        Raises:
+            RunError: no room on the disk; what stood there before still stands.
+        """
+        place, temporary = self.folder / name, self.folder / f".{name}.{os.getpid()}.tmp"
+        free = shutil.disk_usage(self.folder).free
+        if free < size + (_SPARE_BYTES if size else 0):
+            raise RunError(_no_room(name, free, size, place.exists()))
+        try:
+            save(temporary)
+            with temporary.open("rb") as file:
+                os.fsync(file.fileno())
+            temporary.replace(place)
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise RunError(_no_room(name, shutil.disk_usage(self.folder).free, size, place.exists())) from error
+            raise
+        finally:
+            temporary.unlink(missing_ok=True)
+
+    @property
+    def stop_requested(self) -> bool:
+        return (self.folder / "stop").exists()
+
+    def close(self) -> None:
+        """Let go of the folder; a second call does nothing."""
+        if self._events is not None:
+            self._events.close()
+            self._events = None
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+
+@dataclass(frozen=True)
+class Status:
+    """How a run stands.
+
+    Attributes:
+        state: "running", "finished", "stopped" (asked to, or early), "failed" (it said why) or "died" (it did not).
+        step, steps: done and planned. eta_s: seconds left while it runs, else None.
+        best: validation UAR of the best weights so far, or None. message: of a failure.
+    """
+
+    state: str
+    step: int
+    steps: int
+    eta_s: float | None
+    best: float | None
+    message: str
+
+
+def status(folder: str | Path) -> Status:
+    """Read how a run stands, from its lock and its events; nothing is written.
+
+    Raises:
+        RunError: there is no run in the folder.
+    """
+    folder = Path(folder)
+    if not (folder / CONFIG).is_file():
+        raise RunError(f"there is no run in {folder}")
+    step = steps = 0
+    eta = best = None
+    ended: Mapping[str, Any] = {}
+    for event in events(folder):
+        step, steps = event.get("step", step), event.get("steps", steps)
+        eta = event.get("eta_s", eta)
+        best = event.get("best", best)
+        ended = event if event["kind"] == "end" else {} if event["kind"] == "start" else ended
+    running = is_running(folder)
+    state = "running" if running else ended.get("state", "died")
+    return Status(state, step, steps, eta if running else None, best, ended.get("message", ""))
+
+
+def events(folder: str | Path) -> Iterator[dict[str, Any]]:
+    """The events of a run in order; a last line cut by a kill is left out."""
+    try:
+        lines = (Path(folder) / EVENTS).read_text("utf-8").splitlines()
+    except OSError:
+        return
+    for line in lines:
+        try:
+            yield json.loads(line)
+        except json.JSONDecodeError:
+            continue
+
+
+def is_running(folder: str | Path) -> bool:
+    """Whether some process on this machine holds the run."""
+    try:
+        lock = os.open(Path(folder) / "lock", os.O_RDONLY)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    finally:
+        os.close(lock)
+    return False
+
+
+def request_stop(folder: str | Path) -> None:
+    """Ask a run to save and end after its present step."""
+    (Path(folder) / "stop").touch()
+
+
+def list_runs(root: str | Path) -> list[Path]:
+    """Folders of runs, the newest first."""
+    found = [file.parent for file in Path(root).glob(f"*/{CONFIG}")]
+    return sorted(found, key=lambda folder: -(folder / CONFIG).stat().st_mtime)
+
+
+def free_name(root: str | Path, stem: str) -> str:
+    """`stem`-001, or the next number that no folder under `root` has."""
+    taken = {folder.name for folder in Path(root).glob(f"{stem}-*")}
+    return next(name for number in range(1, 10_000) if (name := f"{stem}-{number:03d}") not in taken)
+
+
+def environment() -> dict[str, Any]:
+    """Versions, device and state of the code: what is needed to understand a run later. No path, no user name."""
+    import torch
+
+    versions = {}
+    for name in _PACKAGES:
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            versions[name] = "not installed"
+    return {
+        "python": platform.python_version(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "devices": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())] or ["cpu"],
+        "packages": versions,
+        "code": code_version(),
+    }
+
+
+def code_version() -> str:
+    """The commit of the code, with "+changes" where files differ from it; "unknown" outside a git checkout."""
+    root = Path(__file__).parents[1]
+    try:
+        commit, changes = (
+            subprocess.run(["git", *words], cwd=root, capture_output=True, text=True, timeout=10, check=True).stdout
+            for words in (("rev-parse", "--short=12", "HEAD"), ("status", "--porcelain", "--untracked-files=no"))
+        )
+    except (OSError, subprocess.SubprocessError):
+        return "unknown"
+    return commit.strip() + ("+changes" if changes.strip() else "")
+
+
+def command(arguments: Sequence[str] | None = None) -> str:
+    """The command line that repeats this process."""
+    return shlex.join(["python", *(sys.argv if arguments is None else arguments)])
+
+
+def _no_room(name: str, free: int, size: int, earlier: bool) -> str:
+    wanted = f"{size / 1e6:.0f} MB are needed" if size else "more is needed"
+    kept = "; the earlier one is untouched" if earlier else ""
+    return f"no room for {name}: {free / 1e6:.0f} MB are free where the run is kept, {wanted}{kept}"

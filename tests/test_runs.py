@@ -1,0 +1,149 @@
+"""Run folders: one writer, whole files, and a status that tells running from stopped from dead."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from affectvlm import runs
+from affectvlm.runs import CONFIG, EVENTS, LAST, Run, RunError, events, free_name, is_running, list_runs, status
+
+
+@pytest.fixture
+def run(tmp_path):
+    run = Run.open(tmp_path / "a")
+    run.write(CONFIG, lambda path: path.write_text("x: 1\n"))
+    yield run
+    run.close()
+
+
+def test_only_one_process_holds_a_run(run):
+    assert is_running(run.folder)
+    with pytest.raises(RunError, match="a training is running"):
+        Run.open(run.folder, resume=True)
+    run.close()
+    assert not is_running(run.folder)
+    Run.open(run.folder, resume=True).close()
+
+
+def test_an_earlier_run_is_not_written_over(run):
+    run.event("progress", step=7, steps=9)
+    run.close()
+    with pytest.raises(RunError, match="holds a run already; --resume"):
+        Run.open(run.folder)
+    again = Run.open(run.folder, resume=True)
+    again.event("progress", step=8, steps=9)
+    again.close()
+    assert [event["step"] for event in events(run.folder)] == [7, 8]
+
+
+def test_nothing_to_resume_and_no_place_are_said(tmp_path):
+    with pytest.raises(RunError, match="nothing to resume"):
+        Run.open(tmp_path / "none", resume=True)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RunError, match="cannot be made"):
+        Run.open(tmp_path / "file" / "run")
+
+
+def test_the_lock_falls_with_a_killed_process(tmp_path):
+    code = (
+        "import sys, time; from affectvlm.runs import Run; run = Run.open(sys.argv[1]);"
+        "run.write('config.yaml', lambda p: p.write_text('')); run.event('start', step=0, steps=5);"
+        "run.event('progress', step=3, steps=5, eta_s=9.5); print('ready', flush=True); time.sleep(60)"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code, str(tmp_path / "r")], stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout.readline() == "ready\n"
+        now = status(tmp_path / "r")
+        assert (now.state, now.step, now.steps, now.eta_s) == ("running", 3, 5, 9.5)
+        process.send_signal(signal.SIGKILL)
+        process.wait(10)
+    finally:
+        process.kill()
+        process.stdout.close()
+    now = status(tmp_path / "r")
+    assert (now.state, now.step, now.eta_s) == ("died", 3, None)
+    Run.open(tmp_path / "r", resume=True).close()
+
+
+def test_status_follows_the_last_start_and_end(run):
+    run.event("start", step=0, steps=4)
+    run.event("validation", step=2, best=0.5)
+    run.event("end", state="failed", message="no room")
+    run.close()
+    now = status(run.folder)
+    assert (now.state, now.message, now.best) == ("failed", "no room", 0.5)
+    again = Run.open(run.folder, resume=True)
+    again.event("start", step=2, steps=4)
+    again.event("end", state="finished")
+    again.close()
+    assert (status(run.folder).state, status(run.folder).message) == ("finished", "")
+    with pytest.raises(RunError, match="no run in"):
+        status(run.folder.parent)
+
+
+def test_a_line_cut_by_a_kill_is_left_out(run):
+    run.event("progress", step=1, steps=2)
+    with (run.folder / EVENTS).open("a") as file:
+        file.write('{"kind": "progress", "st')
+    assert [event["step"] for event in events(run.folder)] == [1]
+
+
+def test_a_write_that_fails_leaves_the_earlier_file(run):
+    run.write(LAST, lambda path: path.write_text("first"))
+
+    def half(path):
+        path.write_text("sec")
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(RunError, match="no room for last.ckpt: .*the earlier one is untouched"):
+        run.write(LAST, half)
+    assert (run.folder / LAST).read_text() == "first"
+    assert not list(run.folder.glob(".*tmp"))
+
+
+def test_too_little_room_is_said_before_anything_is_written(run, monkeypatch):
+    monkeypatch.setattr(runs.shutil, "disk_usage", lambda path: runs.shutil._ntuple_diskusage(10**9, 10**9, 5_000_000))
+    with pytest.raises(RunError, match="5 MB are free where the run is kept, 80 MB are needed"):
+        run.write(LAST, lambda path: pytest.fail("must not be called"), size=80_000_000)
+
+
+def test_a_stop_is_asked_for_and_forgotten_by_the_next_start(run):
+    assert not run.stop_requested
+    runs.request_stop(run.folder)
+    assert run.stop_requested
+    run.close()
+    again = Run.open(run.folder, resume=True)
+    assert not again.stop_requested
+    again.close()
+
+
+def test_names_count_up_and_the_newest_run_comes_first(tmp_path):
+    assert free_name(tmp_path, "m") == "m-001"
+    for number, name in enumerate(("m-001", "m-002", "other")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / CONFIG).write_text("")
+        os.utime(tmp_path / name / CONFIG, (time.time() + number, time.time() + number))
+    assert free_name(tmp_path, "m") == "m-003"
+    assert [folder.name for folder in list_runs(tmp_path)] == ["other", "m-002", "m-001"]
+
+
+def test_other_ranks_write_nothing(tmp_path):
+    follower = Run.follow(tmp_path)
+    follower.event("progress", step=1)
+    follower.close()
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_environment_holds_versions_and_no_path():
+    found = runs.environment()
+    assert found["packages"]["torch"] and found["devices"]
+    assert os.path.expanduser("~") not in json.dumps(found) and "/" not in json.dumps(found["packages"])
+
+
+def test_the_command_can_be_pasted():
+    assert runs.command(["train.py", "run.name=a b"]) == "python train.py 'run.name=a b'"
