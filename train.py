@@ -17,6 +17,7 @@ import dataclasses
 import logging
 import os
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +72,7 @@ def main() -> None:
     arguments.add_argument("settings", nargs="*", help="section.key=value")
     given = arguments.parse_intermixed_args()  # settings may stand on both sides of options
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    quieten()
     try:
         config = settings(given)
         place(config.run.devices, config.run.nodes)
@@ -80,6 +82,14 @@ def main() -> None:
         train(config, resume=given.resume)
     except (RunError, TrainingError, ValueError) as error:
         sys.exit(f"train.py: {error}")
+
+
+def quieten() -> None:
+    """Leave out what Lightning says of itself; its warnings and errors stay."""
+    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", message=".*LeafSpec.*", category=FutureWarning)
+    warnings.filterwarnings("ignore", message=".*does not have many workers.*")  # one is enough here, see loader_wait
+    warnings.filterwarnings("ignore", message=".*module\\(s\\) in eval mode.*")  # frozen batch norms
 
 
 def settings(given: argparse.Namespace) -> TrainConfig:

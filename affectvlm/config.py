@@ -41,7 +41,7 @@ class DataConfig:
     validation_faces: int = 512
     test_faces: int = 512
     photos: bool = True
-    scans_first: int = 0
+    scans_first: int = 600
     image_kind: str = "normals"
     cache: str = "cache"
     workers: int = 0
@@ -110,15 +110,15 @@ class OptimConfig:
     needs a C++ compiler on CPUs.
     """
 
-    steps: int = 1500
+    steps: int = 600
     batch: int = 64
     views: int = 2
     lr: float = 2e-3
-    text_lr: float = 0.05
+    text_lr: float = 0.0
     word_steps: int = 60
     weight_decay: float = 0.05
-    warmup: int = 150
-    ema: float = 0.998
+    warmup: int = 60
+    ema: float = 0.98
     clip: float = 1.0
     precision: str = "auto"
     patience: int = 0
@@ -168,7 +168,7 @@ class RunConfig:
     folder: str = "runs"
     seed: int = 0
     every: int = 20
-    validate: int = 250
+    validate: int = 150
     save_minutes: float = 5.0
     devices: int = 0
     nodes: int = 0

@@ -254,8 +254,9 @@ def code_version() -> str:
 
 
 def command(arguments: Sequence[str] | None = None) -> str:
-    """The command line that repeats this process."""
-    return shlex.join(["python", *(sys.argv if arguments is None else arguments)])
+    """The command line that repeats this process, from the folder of its script."""
+    script, *rest = sys.argv if arguments is None else arguments
+    return shlex.join(["python", Path(script).name, *rest])
 
 
 def _no_room(name: str, free: int, size: int, earlier: bool) -> str:

@@ -146,4 +146,4 @@ def test_the_environment_holds_versions_and_no_path():
 
 
 def test_the_command_can_be_pasted():
-    assert runs.command(["train.py", "run.name=a b"]) == "python train.py 'run.name=a b'"
+    assert runs.command(["/some/where/train.py", "run.name=a b"]) == "python train.py 'run.name=a b'"

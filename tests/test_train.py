@@ -117,7 +117,7 @@ def test_a_run_ends_in_a_checkpoint_with_its_story(finished):
     assert {"train/same", "train/different", "train/triplet", "train/margin", "train/active_triplet"} <= set(last)
     assert status(run).state == "finished"
     assert list((run / "tensorboard").glob("events*"))
-    assert "environment.json" in os.listdir(run) and "train.py" in (run / "command.txt").read_text()
+    assert {"environment.json", "data.json", "config.yaml", BEST, LAST} <= set(os.listdir(run))
     views = torch.zeros(1, 3, 3, model.image_size, model.image_size, dtype=torch.uint8)
     assert torch.isfinite(model(views)).all()
 
@@ -165,6 +165,7 @@ def test_asked_to_stop_it_saves_says_how_to_go_on_and_ends_well(root, shell):
     output = process.communicate(timeout=300)[0]
     assert process.returncode == 0, output
     assert "python train.py --resume run.name=asked" in output
+    assert (run / "command.txt").read_text().startswith("python train.py data.train_faces=")
     now = status(run)
     assert now.state == "stopped" and 1 <= now.step < 500
     assert torch.load(run / LAST, weights_only=True)["global_step"] == now.step
