@@ -1,4 +1,4 @@
-"""`Record`, one labelled face in files, and `Index`, all faces of a data set with what was found odd on the way.
+"""`Record`, one labelled face (or a face over time) in files, and `Index`, all of a data set with what was odd about it.
 
 Paths in records are relative to the index's root, with forward slashes: an index tells nothing of the machine it was
 made on, and a data set may be moved.
@@ -6,6 +6,7 @@ made on, and a data set may be moved.
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
 from collections import Counter
@@ -33,13 +34,17 @@ class Record:
         id: unique in its index and stable: the relative path of the first file.
         subject: the person; two records with one subject never come into different splits.
         label: a name of the class set.
-        files: relative paths: one scan file, or three pictures in the order front, left, right ("left" shows the
-            subject's left cheek).
+        files: relative paths: one scan file; or three pictures in the order front, left, right ("left" shows the
+            subject's left cheek); or, where `frames` says so, the scans of a sequence in the order of time.
         intensity: of the expression, 0 to 1, or None where it is not known.
         metadata: any of METADATA → name; nothing for what is not known. Read-only.
         landmarks: relative path of a `.lm3` or `.bnd` file of this scan where it does not lie beside it under the
             scan's name (there the reader finds it), else None.
         source: name of the data set: letters, digits, ".", "_", "-".
+        frames: of a sequence, the number of each file, rising; numbers may be missing, they say nothing of the time.
+            None for a single face.
+        frame_landmarks: of a sequence, a landmark file (or None) for each of `files`; empty where there are none.
+        also: further labels where a sample bears several (4DME); `label` is the first.
 
     Raises:
         ValueError: a value outside of that, or a path that is absolute or leads out of the root.
@@ -53,6 +58,9 @@ class Record:
     metadata: Mapping[str, str] = field(default_factory=dict)
     landmarks: str | None = None
     source: str = "folder"
+    frames: tuple[int, ...] | None = None
+    frame_landmarks: tuple[str | None, ...] = ()
+    also: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for name in ("id", "subject", "label", "source"):
@@ -61,15 +69,35 @@ class Record:
                 raise ValueError(f"the {name} of a record is {value!r}; a text is needed")
         if not _SOURCE.fullmatch(self.source):
             raise ValueError(f"source is {self.source!r}; letters, digits, '.', '_' and '-' are possible")
-        if not isinstance(self.files, list | tuple) or len(self.files) not in (1, 3):
+        if not isinstance(self.files, list | tuple) or not self.files:
+            raise ValueError(f"{self.id}: files are {self.files!r}; relative paths are needed")
+        if self.frames is None and len(self.files) not in (1, 3):
             raise ValueError(f"{self.id}: files are {self.files!r}; one scan, or front, left and right are needed")
         object.__setattr__(self, "files", tuple(safe_path(file) for file in self.files))
         if len(set(self.files)) < len(self.files):
-            raise ValueError(f"{self.id}: one file stands for two views; front, left and right are needed")
+            what = "frames" if self.is_sequence else "views; front, left and right are needed"
+            raise ValueError(f"{self.id}: one file stands for two {what}")
+        self._check_frames()
+        object.__setattr__(self, "also", _labels(self.also, self.label, self.id))
         if self.landmarks is not None:
             object.__setattr__(self, "landmarks", safe_path(self.landmarks))
         object.__setattr__(self, "intensity", _intensity(self.intensity, self.id))
         object.__setattr__(self, "metadata", MappingProxyType(_metadata(self.metadata, self.id)))
+
+    def _check_frames(self) -> None:
+        if self.frames is not None:
+            frames = tuple(int(number) for number in self.frames)
+            if len(frames) != len(self.files) or any(b <= a for a, b in itertools.pairwise(frames)):
+                raise ValueError(
+                    f"{self.id}: {len(self.files)} files have the frame numbers {listed(map(str, frames))}; "
+                    "one for each, rising, are needed"
+                )
+            object.__setattr__(self, "frames", frames)
+        paths = tuple(None if path is None else safe_path(path) for path in self.frame_landmarks)
+        if paths and (self.frames is None or len(paths) != len(self.files)):
+            found = f"{len(paths)} landmark files for {len(self.files)} files"
+            raise ValueError(f"{self.id}: {found}; one for each frame of a sequence is needed")
+        object.__setattr__(self, "frame_landmarks", paths)
 
     def __hash__(self) -> int:
         return hash(self.id)
@@ -81,11 +109,17 @@ class Record:
     @property
     def is_pictures(self) -> bool:
         """Three pictures instead of a scan."""
-        return len(self.files) == 3
+        return self.frames is None and len(self.files) == 3
+
+    @property
+    def is_sequence(self) -> bool:
+        """Scans in time instead of a single one."""
+        return self.frames is not None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, ready for JSON; `from_dict` gives an equal record back."""
-        return {**vars(self), "files": list(self.files), "metadata": dict(self.metadata)}
+        plain = {key: list(value) if isinstance(value, tuple) else value for key, value in vars(self).items()}
+        return {**plain, "metadata": dict(self.metadata)}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Record:
@@ -130,7 +164,7 @@ class Index:
         twice = [name for name, count in Counter(record.id for record in self.records).items() if count > 1]
         if twice:
             raise ValueError(f"two records have the id {twice[0]!r}; ids are unique")
-        if wrong := {record.label for record in self.records} - set(self.classes):
+        if wrong := {name for record in self.records for name in (record.label, *record.also)} - set(self.classes):
             raise ValueError(f"label {sorted(wrong)[0]!r} is no class; the classes are {', '.join(self.classes)}")
 
     def __len__(self) -> int:
@@ -198,9 +232,12 @@ class Index:
     def summary(self) -> str:
         """Some lines of text: how many faces of what, and the notes, long lists cut short with their number."""
         pictures = sum(record.is_pictures for record in self.records)
+        sequences = sum(record.is_sequence for record in self.records)
+        frames = sum(len(record.files) for record in self.records if record.is_sequence)
         lines = [
             f"{len(self)} faces of {len(self.subjects)} subjects: "
-            f"{len(self) - pictures} scans, {pictures} triples of pictures",
+            f"{len(self) - pictures - sequences} scans, {pictures} triples of pictures"
+            + (f", {sequences} sequences with {frames} frames" if sequences else ""),
             "  " + ", ".join(f"{name} {count}" for name, count in self.counts.items()),
             *self.gaps,
             *_shortened(self.remarks),
@@ -252,6 +289,13 @@ def _intensity(value: Any, name: str) -> float | None:
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1 or math.isnan(value):
         raise ValueError(f"{name}: the intensity is {value!r}; a number from 0 to 1 or None is needed")
     return float(value)
+
+
+def _labels(values: Any, first: str, name: str) -> tuple[str, ...]:
+    labels = tuple(values)
+    if not all(isinstance(label, str) and label.strip() for label in labels) or len({first, *labels}) <= len(labels):
+        raise ValueError(f"{name}: further labels are {values!r}; names, none twice, are needed")
+    return labels
 
 
 def _metadata(values: Any, name: str) -> dict[str, str]:
