@@ -1,4 +1,4 @@
-"""`Record`, one labelled face (or a face over time) in files, and `Index`, all of a data set with what was odd about it.
+"""`Record`, one labelled face (or one over time) in files, and `Index`, all of a data set with what was odd about it.
 
 Paths in records are relative to the index's root, with forward slashes: an index tells nothing of the machine it was
 made on, and a data set may be moved.
