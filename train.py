@@ -28,21 +28,20 @@ from pytorch_lightning.loggers import TensorBoardLogger
 from torch.utils.data import DataLoader
 
 from affectvlm.config import DataConfig, TrainConfig, load, to_dict
-from affectvlm.data import LABELS, FaceSet, MixedBatches, RenderedFaces, build
-from affectvlm.datasets import Index, index_folder, render_index, split_subjects
-from affectvlm.emotions import EKMAN
+from affectvlm.data import FaceSet, MixedBatches, RenderedFaces, build
+from affectvlm.datasets import Index, index_dataset, read_split, render_index, split_subjects
 from affectvlm.fitting import Keeping, TrainingError, callbacks, choose_weights
 from affectvlm.launching import fast_precision, place, rank, threads_per_process, trainer_options, watch_parent
 from affectvlm.losses import AffectVLMLoss
 from affectvlm.methods.affectvlm import AffectVLM, separate_words
 from affectvlm.methods.gathering import synchronise_batch_norm
-from affectvlm.methods.scoring import cases, face_logits, report
+from affectvlm.methods.scoring import cases, face_logits, predictions, report
 from affectvlm.metrics import fit_temperature
 from affectvlm.model import Card, MultiviewCLIP, build_model, load_checkpoint, save_checkpoint
 from affectvlm.model.tuning import TuningConfig, prepare, table
 from affectvlm.prompts import PromptSet
 from affectvlm.rendering import DEFAULT_YAWS, HALF_WIDTH_MM, VIEW_NAMES
-from affectvlm.runs import CONFIG, LAST, METRICS, MODEL, Run, RunError, command, environment, free_name
+from affectvlm.runs import CONFIG, LAST, METRICS, MODEL, PREDICTIONS, Run, RunError, command, environment, free_name
 
 log = logging.getLogger("train")
 
@@ -128,11 +127,12 @@ def train(config: TrainConfig, resume: bool = False) -> Path | None:
 def _train(config: TrainConfig, run: Run, resume: bool, placement: Any) -> Path | None:
     pl.seed_everything(config.run.seed, verbose=False)
     first = rank(placement) == 0
-    own = own_faces(config.data, say=first)
-    faces = {split: faces_of(config, split, own.get(split), say=first) for split in ("train", "validation", "test")}
-    check_subjects(faces)
-    prompts = PromptSet.load(config.prompts.file or None)
+    prompts = PromptSet.load(config.prompts.file)
     prompts = prompts if config.prompts.augmented else prompts.plain()
+    own = own_faces(config.data, say=first)
+    splits = ("train", "validation", "test")
+    faces = {split: faces_of(config, split, prompts, own.get(split), say=first) for split in splits}
+    check_subjects(faces)
     if config.prompts.metadata and config.prompts.augmented:
         check_words(prompts, faces["train"])
 
@@ -145,7 +145,7 @@ def _train(config: TrainConfig, run: Run, resume: bool, placement: Any) -> Path 
     if placement.strategy == "ddp":
         synchronise_batch_norm(model)
     loss = AffectVLMLoss(
-        len(EKMAN), margin=config.loss.margin,
+        len(prompts.classes), margin=config.loss.margin,
         contrastive=config.loss.contrastive, triplet=config.loss.triplet, alignment=config.loss.alignment,
     )  # fmt: skip
     method = AffectVLM(model, loss, tuning, config.optim, config.loss)
@@ -164,8 +164,9 @@ def _train(config: TrainConfig, run: Run, resume: bool, placement: Any) -> Path 
     tried = choose_weights(method, run, score, start, config.model.interpolate)
     log.info("validation UAR by share of the trained weights: %s", {k: round(v, 3) for k, v in tried.items()})
     temperature = calibrate(model, prompts, faces["validation"])
-    scores = test(model, prompts, faces["test"], temperature, config.data.image_kind)
+    scores, predictions = test(model, prompts, faces["test"], temperature, config.data.image_kind)
     run.write_json(METRICS, scores)
+    run.write_json(PREDICTIONS, predictions)
     card = Card.of(
         model, prompts, name=run.folder.name, view_names=VIEW_NAMES, yaws=DEFAULT_YAWS,
         image_kind=config.data.image_kind, half_width=HALF_WIDTH_MM, temperature=temperature, metrics=scores,
@@ -200,13 +201,13 @@ def own_faces(data: DataConfig, say: bool) -> dict[str, Index]:
     """The user's own faces, by split; empty where none are asked for."""
     if "folder" not in data.sources:
         return {}
-    index = index_folder(data.folder)
+    index = index_dataset(data.dataset, data.folder)
     if say:
         log.info("%s", index.summary())
-    return split_subjects(index, seed=data.split_seed)
+    return read_split(index, data.split) if data.split else split_subjects(index, seed=data.split_seed)
 
 
-def faces_of(config: TrainConfig, split: str, own: Index | None, say: bool) -> RenderedFaces:
+def faces_of(config: TrainConfig, split: str, prompts: PromptSet, own: Index | None, say: bool) -> RenderedFaces:
     """The rendered faces of one split, over all sources; made now where the cache lacks them."""
     data = config.data
     folders, counts = [], []
@@ -221,7 +222,8 @@ def faces_of(config: TrainConfig, split: str, own: Index | None, say: bool) -> R
         )
         folders.append(build(settings, data.cache, data.workers))
         counts.append(count)
-    return RenderedFaces(folders, counts, photos=data.photos or split != "train")
+    photos = data.photos or split != "train"
+    return RenderedFaces(folders, counts, photos, prompts.classes, prompts.rejection)
 
 
 def rendered(index: Index, split: str, data: DataConfig, say: bool) -> Path:
@@ -306,20 +308,26 @@ def calibrate(model: MultiviewCLIP, prompts: PromptSet, validation: RenderedFace
     return fit_temperature(validation.labels, face_logits(model, prompts, validation, augmented=1))
 
 
-def test(model: MultiviewCLIP, prompts: PromptSet, faces: RenderedFaces, temperature: float, kind: str) -> dict:
-    """Unseen identities: every kind of picture with three views, one and two views of the default kind, other words."""
-    return {
-        name: report(face_logits(model, prompts, faces, **shown), faces, temperature)
-        for name, shown in cases(kind, held_out=bool(prompts.held_out_templates)).items()
-    }
+def test(
+    model: MultiviewCLIP, prompts: PromptSet, faces: RenderedFaces, temperature: float, kind: str
+) -> tuple[dict, dict]:
+    """Unseen identities: every kind of picture with three views, one and two views of the default kind, other words.
+
+    Returns:
+        The scores of each case, and what was predicted for every face with three views of the default kind.
+    """
+    asked = cases(kind, held_out=bool(prompts.held_out_templates))
+    logits = {name: face_logits(model, prompts, faces, **shown) for name, shown in asked.items()}
+    scores = {name: report(found, faces, temperature) for name, found in logits.items()}
+    return scores, predictions(next(iter(logits.values())), faces, temperature)
 
 
 def shareable(config: TrainConfig) -> dict:
     """The settings as a card may tell them to strangers: without the places things lie at on this machine."""
     settings = to_dict(config)
     for section, key in (
-        ("data", "ict_path"), ("data", "folder"), ("data", "cache"), ("run", "folder"), ("model", "start"),
-        ("model", "pretrained"), ("prompts", "file"),
+        ("data", "ict_path"), ("data", "folder"), ("data", "split"), ("data", "cache"), ("run", "folder"),
+        ("model", "start"), ("model", "pretrained"), ("prompts", "file"),
     ):  # fmt: skip
         settings[section][key] = Path(settings[section][key]).name
     return settings
@@ -332,16 +340,17 @@ def describe(faces: dict[str, RenderedFaces]) -> dict:
             "faces": len(part),
             "subjects": len(set(part.subjects)),
             "sources": sorted({r["source"] for r in part.records}),
-            "classes": {name: int((part.labels == row).sum()) for row, name in enumerate(LABELS)},
+            "classes": {name: int((part.labels == row).sum()) for row, name in enumerate(part.rows)},
         }
         for split, part in faces.items()
     }
 
 
 def say_results(scores: dict, run: Run) -> None:
-    found = next(iter(scores.values()))["emotions"]
+    first = next(iter(scores.values()))
+    found = first["emotions"]
     log.info("accuracy on unseen identities: %.1f %% (UAR %.1f %%, %d faces; chance is %.0f %%)",
-             100 * found["accuracy"], 100 * found["uar"], found["n"], 100 / len(EKMAN))  # fmt: skip
+             100 * found["accuracy"], 100 * found["uar"], found["n"], 100 / len(first["by_class"]))  # fmt: skip
     log.info("all scores: %s", run.folder / METRICS)
     log.info("use it:  python -m affectvlm predict SCAN --checkpoint %s", run.folder / MODEL)
 

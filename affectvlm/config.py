@@ -27,7 +27,8 @@ class DataConfig:
     """Which faces: `train_faces` and the others are numbers per source; `cache` keeps rendered views.
 
     A count of 0 in `train_faces` takes all of a folder. `folder` is a folder of your own scans or view triples, or a
-    CSV file about them (source "folder"); `split_seed` decides which of its subjects are trained on. `photos` False
+    CSV file about them, or a data set in the layout that `dataset` names (source "folder"); `split_seed` decides which
+    of its subjects are trained on, or `split`, a JSON file {"train": [record ids], "validation": ..., "test": ...}. `photos` False
     trains on scans alone; `scans_first` does so for as many steps at the start, which random weights need.
     `image_kind` is what the model will be shown of scans: normals, shaded or textured.
     `loaders` processes augment batches; 0 = one on a CPU, and as many as there are cores to spare beside a GPU.
@@ -36,6 +37,8 @@ class DataConfig:
     sources: tuple[str, ...] = ("procedural",)
     ict_path: str = ""
     folder: str = ""
+    dataset: str = "folder"
+    split: str = ""
     split_seed: int = 0
     train_faces: tuple[int, ...] = (4096,)
     validation_faces: int = 512
@@ -86,13 +89,14 @@ class ModelConfig:
 
 @dataclass(frozen=True)
 class PromptConfig:
-    """The words: `file` is a YAML prompt set of your own (empty: the six Ekman emotions).
+    """The words, and with them the classes: `file` is a prompt set that comes with the package (ekman, bp4d, 4dme), or
+    a YAML file of your own.
 
     `augmented` False leaves one plain sentence a class (for ablation); `metadata` False keeps what is known of a
     subject out of the prompts.
     """
 
-    file: str = ""
+    file: str = "ekman"
     augmented: bool = True
     metadata: bool = True
 

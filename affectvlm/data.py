@@ -36,7 +36,7 @@ log = logging.getLogger(__name__)
 
 REJECTION = ("neutral", "no face")
 LABELS = EKMAN + REJECTION
-"""Label numbers: the six emotions, then what must not get one."""
+"""Label numbers of generated faces: the six emotions, then what must not get one."""
 
 CONTENT = 2
 """Raise it when a change of the code changes the pixels of generated faces: older caches are then no longer used."""
@@ -106,15 +106,28 @@ def build(faces: FaceSet, cache: str | Path, workers: int = 0) -> Path:
 class RenderedFaces:
     """The first `count` faces of one or several cache folders, read lazily; `photos` False leaves photo-like ones out.
 
+    `classes` and `rejection` are the rows of the text bank: labels are numbers into both together. Faces without an
+    emotion are left out where no row is for them; a face of another emotion than those is refused.
+
     Attributes:
-        labels: (n,) int64 into LABELS; intensity: (n,) float32, 1 where it is not known; graded:
+        classes, rejection: as given; rows: both. labels: (n,) int64 into rows; emotional: (n,) bool, of a class;
+        intensity: (n,) float32, 1 where it is not known; graded:
         (n,) bool, where it is; photo: (n,) bool, seen as a
         camera sees; picture: (n,) bool, stored from pictures instead of scans; subjects, records: lists of length n.
         metadata: list of n dicts, as `PromptSet.draw` takes them: what is known of the subject, and the intensity.
         units: (n, len(UNITS)) float32 action-unit intensities in [0, 1], NaN where there is no face.
     """
 
-    def __init__(self, folders: Sequence[str | Path], counts: Sequence[int] | None = None, photos: bool = True) -> None:
+    def __init__(
+        self,
+        folders: Sequence[str | Path],
+        counts: Sequence[int] | None = None,
+        photos: bool = True,
+        classes: Sequence[str] = EKMAN,
+        rejection: Sequence[str] = REJECTION,
+    ) -> None:
+        self.classes, self.rejection = tuple(classes), tuple(rejection)
+        self.rows = self.classes + self.rejection
         self._shards: list[np.ndarray] = []
         self._where: list[tuple[int, int]] = []
         self.records: list[dict] = []
@@ -125,23 +138,30 @@ class RenderedFaces:
                     break
                 records = json.loads(file.read_text("utf-8"))[:left]
                 self._shards.append(np.load(file.with_suffix(".npy"), mmap_mode="r"))
-                kept = [row for row, record in enumerate(records) if photos or not record["photo"]]
+                kept = [row for row, record in enumerate(records) if self._wanted(record, photos)]
                 self._where += [(len(self._shards) - 1, row) for row in kept]
                 self.records += [records[row] for row in kept]
                 left = None if left is None else left - len(records)
         if not self.records:
             raise ValueError(f"no rendered faces in {', '.join(Path(f).name for f in folders)}; build them first")
-        self.labels = np.array([r["label"] for r in self.records], np.int64)
+        self.labels = np.array([self.rows.index(class_name(r)) for r in self.records], np.int64)
+        self.emotional = self.labels < len(self.classes)
         self.intensity = np.array([1.0 if r["intensity"] is None else r["intensity"] for r in self.records], np.float32)
         self.graded = np.array([r["intensity"] is not None for r in self.records], bool)
         self.photo = np.array([r["photo"] for r in self.records], bool)
         self.picture = np.array([r.get("picture", False) for r in self.records], bool)
         self.subjects = [r["subject"] for r in self.records]
-        self.metadata = [_metadata(r) for r in self.records]
+        self.metadata = [_metadata(r, emotional) for r, emotional in zip(self.records, self.emotional, strict=True)]
         self.units = np.array([r["units"] or [np.nan] * len(UNITS) for r in self.records], np.float32)
 
     def __len__(self) -> int:
         return len(self.records)
+
+    def _wanted(self, record: dict, photos: bool) -> bool:
+        name = class_name(record)
+        if name not in self.rows and name not in REJECTION:
+            raise ValueError(f"a face of {record['source']} is labelled {name!r}; the classes are {self.classes}")
+        return name in self.rows and (photos or not record["photo"])
 
     def views(self, indices: Sequence[int]) -> np.ndarray:
         """(n, 3, S, S, 7) uint8 stored views."""
@@ -153,9 +173,14 @@ class RenderedFaces:
             yield np.arange(start, min(start + size, len(self)))
 
 
-def _metadata(record: dict) -> dict:
+def class_name(record: dict) -> str:
+    """Which emotion a record shows, or which row of rejection."""
+    return record["class"] if "class" in record else LABELS[record["label"]]
+
+
+def _metadata(record: dict, emotional: bool) -> dict:
     known = dict(record.get("metadata") or {})
-    if record["label"] < len(EKMAN) and record["intensity"] is not None:
+    if emotional and record["intensity"] is not None:
         known["intensity"] = float(record["intensity"])
     return known
 
@@ -311,10 +336,10 @@ def _not_a_face(model, rng: np.random.Generator):
     return scan.transformed(turn, centre - turn @ centre - [0, 0, max(0.0, float(turned[:, 2].max()))])
 
 
-def sample_weight(labels: np.ndarray, intensity: np.ndarray) -> np.ndarray:
+def sample_weight(emotional: np.ndarray, intensity: np.ndarray) -> np.ndarray:
     """(B,) float32 in [0.2, 1]: a slight expression, hard to tell from a resting face, counts less; full weight from an
-    intensity of two thirds."""
-    return np.where(labels < len(EKMAN), np.clip(0.2 + 1.2 * intensity, 0.2, 1.0), 1.0).astype(np.float32)
+    intensity of two thirds, and for faces that show no emotion."""
+    return np.where(emotional, np.clip(0.2 + 1.2 * intensity, 0.2, 1.0), 1.0).astype(np.float32)
 
 
 class MixedBatches(IterableDataset):
@@ -390,7 +415,7 @@ class MixedBatches(IterableDataset):
             "views": torch.from_numpy(np.concatenate([views for views, _ in chunks])),
             "labels": torch.from_numpy(labels),
             "units": torch.from_numpy(self.faces.units[chosen]),
-            "weight": torch.from_numpy(sample_weight(labels, intensity)),
+            "weight": torch.from_numpy(sample_weight(self.faces.emotional[chosen], intensity)),
         }
         return batch | ({"prompts": [row for _, rows in chunks for row in rows]} if self.prompts else {})
 
@@ -403,7 +428,7 @@ class MixedBatches(IterableDataset):
 
     def _words(self, row: int, rng: np.random.Generator) -> tuple[str, ...]:
         """Every view's own prompt of the sample's class."""
-        name, known = LABELS[self.faces.labels[row]], self.faces.metadata[row] if self.metadata else None
+        name, known = self.faces.rows[self.faces.labels[row]], self.faces.metadata[row] if self.metadata else None
         return tuple(self.prompts.draw(name, known, rng) for _ in range(self.per_sample))
 
     def _sides(self, stored: np.ndarray, rng: np.random.Generator) -> np.ndarray:

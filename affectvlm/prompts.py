@@ -30,7 +30,7 @@ KINDS = ("adjective", "noun", "action", "muscles", "thing")
 ATTRIBUTES = ("sex", "age_group", "ethnicity", "intensity")
 """The metadata that prompts understand."""
 
-_DEFAULT = Path(__file__).parent / "prompt_sets" / "ekman.yaml"
+_BUNDLED = Path(__file__).parent / "prompt_sets"
 _MAX_ENTRIES = 200  # of any list: prompts multiply, and a set may come from a stranger's checkpoint
 _ARTICLE = re.compile(r"\b([Aa]) (?=[aeiouAEIOU])(?!eu|uni[cfqtv]|one\b|use)", re.ASCII)
 
@@ -83,18 +83,20 @@ class PromptSet:
                 raise ValueError(f"no template can say {row!r}: its phrases are {sorted(self.phrases[row])}")
 
     @classmethod
-    def load(cls, path: str | Path | None = None) -> PromptSet:
-        """The set in a YAML file; without `path` the one for the six Ekman emotions.
+    def load(cls, path: str | Path = "ekman") -> PromptSet:
+        """The set in a YAML file, or one that comes with the package: "ekman" (the six emotions), "bp4d" (the eight
+        tasks of BP4D), "4dme" (the five classes of 4DME).
 
         Raises:
             ValueError: no such file, not YAML, or not a prompt set; the message says what is wrong.
         """
-        path = Path(path) if path is not None else _DEFAULT
+        bundled = _BUNDLED / f"{path}.yaml"
+        path = bundled if Path(path).name == str(path) and bundled.is_file() else Path(path)
         try:
             content = yaml.safe_load(path.read_text(encoding="utf-8"))
         except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
             raise ValueError(f"{path.name} cannot be read as a YAML prompt set: {error}") from error
-        return cls.from_dict(content)
+        return cls.from_dict(_on_base(content))
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> PromptSet:
@@ -348,6 +350,22 @@ def _check_people(people: Any, what: str) -> None:
         _strings(nouns, f"{what}, {sex!r}")
     if "any" not in people:
         raise ValueError(f"{what} are {sorted(map(str, people))}; 'any' is needed")
+
+
+def _on_base(content: Any) -> Any:
+    """A set that names a bundled one as its `base` gives only what differs; a class without phrases is the base's."""
+    if not isinstance(content, Mapping) or "base" not in content:
+        return content
+    file = _BUNDLED / f"{content['base']}.yaml"
+    if Path(str(content["base"])).name != str(content["base"]) or not file.is_file():
+        known = ", ".join(sorted(one.stem for one in _BUNDLED.glob("*.yaml")))
+        raise ValueError(f"base is {content['base']!r}; one of {known} is needed")
+    base = yaml.safe_load(file.read_text(encoding="utf-8"))
+    merged = {**base, **{key: value for key, value in content.items() if key != "base"}}
+    for section in ("classes", "rejection"):
+        own = _mapping(merged[section], section)
+        merged[section] = {name: base[section].get(name) if said is None else said for name, said in own.items()}
+    return merged
 
 
 def _mapping(value: Any, what: str) -> Mapping[str, Any]:

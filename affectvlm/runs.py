@@ -7,6 +7,7 @@
         last.ckpt          all that is needed to go on
         best.safetensors   the weights that scored best on validation
         metrics.json       test scores                 model/         the exported checkpoint
+        predictions.json   of each test face
         tensorboard/       the same curves             log.txt        what the shell said
         lock               held by the writing process; stop    a request to stop
 
@@ -32,8 +33,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-EVENTS, CONFIG, METRICS, LAST, BEST, MODEL = (
-    "events.jsonl", "config.yaml", "metrics.json", "last.ckpt", "best.safetensors", "model",
+EVENTS, CONFIG, METRICS, PREDICTIONS, LAST, BEST, MODEL = (
+    "events.jsonl", "config.yaml", "metrics.json", "predictions.json", "last.ckpt", "best.safetensors", "model",
 )  # fmt: skip
 _PACKAGES = ("torch", "open_clip_torch", "pytorch-lightning", "numpy", "numba", "safetensors")
 _SPARE_BYTES = 32 << 20

@@ -126,6 +126,16 @@ def test_every_view_has_words_of_its_class_and_of_what_is_known(cache):
     assert words <= {text for row in prompts.rows for text in prompts.prompts(row)}
 
 
+def test_labels_are_rows_of_the_classes_asked_for(cache):
+    usual, turned = RenderedFaces([cache[1]]), RenderedFaces([cache[1]], classes=EKMAN[::-1], rejection=("neutral",))
+    assert usual.rows == LABELS and turned.rows == (*EKMAN[::-1], "neutral")
+    names = [usual.rows[label] for label in usual.labels]
+    assert [turned.rows[label] for label in turned.labels] == [name for name in names if name != "no face"]
+    assert list(turned.emotional) == [name in EKMAN for name in names if name != "no face"]
+    with pytest.raises(ValueError, match="the classes are"):
+        RenderedFaces([cache[1]], classes=EKMAN[:2])
+
+
 def test_scans_come_first_where_asked(cache):
     faces = RenderedFaces([cache[1]])
     assert faces.photo.any() and not faces.photo.all()
@@ -138,7 +148,7 @@ def test_scans_come_first_where_asked(cache):
 
 
 def test_slight_expressions_weigh_less_and_what_is_no_emotion_fully():
-    weights = sample_weight(np.array([0, 3, 5, 6, 7]), np.array([0.25, 0.5, 1.0, 0.0, 0.0]))
+    weights = sample_weight(np.array([True, True, True, False, False]), np.array([0.25, 0.5, 1.0, 0.0, 0.0]))
     np.testing.assert_allclose(weights, [0.5, 0.8, 1.0, 1.0, 1.0], atol=1e-6)
 
 

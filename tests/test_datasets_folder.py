@@ -523,7 +523,7 @@ def drawn(heads, tmp_path_factory):
 
 
 def test_numbers_and_shards_are_those_of_the_data_module():
-    assert rendered.LABELS == data.LABELS and rendered.SHARD == data.SHARD
+    assert rendered.REJECTION == data.REJECTION and rendered.SHARD == data.SHARD
     defaults = data.FaceSet("procedural", "train", 1)
     assert (ViewSize().pixels, ViewSize().margin) == (defaults.size, defaults.margin)
 
@@ -658,10 +658,11 @@ def test_a_changed_file_a_new_setting_and_a_damaged_cache_are_rendered_anew(tmp_
     assert render_index(index, tmp_path / "cache", 1, size=SMALL).fresh == 3
 
 
-def test_labels_and_empty_indexes_are_checked(tmp_path, fake):
+def test_other_classes_and_empty_indexes_are_refused(tmp_path, fake):
     index = many(tmp_path / "in", 2)
-    with pytest.raises(ValueError, match="'happy' has no number"):
-        render_index(index, tmp_path / "cache", 1, labels=("sad",))
+    folder = render_index(index, tmp_path / "cache", 1).folder
+    with pytest.raises(ValueError, match="labelled 'happy'; the classes are"):
+        RenderedFaces([folder], classes=("sad",))
     with pytest.raises(ValueError, match="no records"):
         render_index(Index(tmp_path, CLASSES, ()), tmp_path / "cache", 1)
     (tmp_path / "in" / index.records[0].files[0]).unlink()

@@ -292,3 +292,26 @@ def test_plain_words_are_one_sentence_a_row_and_round_trip():
         assert set(plain.prompts(row)) <= set(full.prompts(row))
         assert plain.prompts(row, held_out=True)
     assert PromptSet.from_dict(plain.to_dict()) == plain
+
+
+def test_bundled_sets_have_the_classes_of_their_data_sets():
+    bp4d, micro = PromptSet.load("bp4d"), PromptSet.load("4dme")
+    assert bp4d.classes == ("happy", "sad", "surprise", "embarrassment", "fear", "pain", "angry", "disgust")
+    assert micro.classes == ("negative", "positive", "surprise", "repression", "others")
+    for prompts in (bp4d, micro):
+        assert prompts.rejection == PROMPTS.rejection and prompts.templates == PROMPTS.templates
+        assert prompts.phrases["surprise"] == PROMPTS.phrases["surprise"]
+        banks = [set(prompts.bank_prompts(row)) for row in prompts.rows]
+        assert sum(map(len, banks)) == len(set.union(*banks))  # no prompt speaks for two classes
+
+
+def test_a_base_gives_what_a_file_leaves_out(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text("base: ekman\nname: mine\nclasses: {happy: , bored: {adjective: [bored]}}\n")
+    mine = PromptSet.load(path)
+    assert mine.classes == ("happy", "bored") and mine.phrases["happy"] == PROMPTS.phrases["happy"]
+    assert any("bored" in prompt for prompt in mine.bank_prompts("bored"))
+    for text, word in (("base: nobody", "nobody"), ("base: ../x", "base is"), ("base: ekman\nclasses: {glum: }", "glum")):
+        path.write_text(text)
+        with pytest.raises(ValueError, match=word):
+            PromptSet.load(path)

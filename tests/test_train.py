@@ -108,6 +108,9 @@ def test_a_run_ends_in_a_checkpoint_with_its_story(finished):
     assert set(card.metrics) == set(scores)
     assert set(scores) >= {"three views, normals", "front view alone", "three views, held-out wording"}
     assert np.sum(scores["three views, normals"]["confusion"]) == scores["three views, normals"]["emotions"]["n"]
+    told = json.loads((run / "predictions.json").read_text())
+    right = [told["classes"][int(np.argmax(one["probabilities"]))] == one["label"] for one in told["faces"]]
+    assert np.mean(right) == pytest.approx(scores["three views, normals"]["emotions"]["accuracy"], abs=1e-4)
     kinds = [event["kind"] for event in events(run)]
     assert kinds[0] == "start" and kinds[-2:] == ["chosen", "end"]
     steps = {kind: [e["step"] for e in events(run) if e["kind"] == kind] for kind in ("progress", "validation")}

@@ -10,9 +10,45 @@
 works as it is.
 """
 
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
 from affectvlm.datasets.folder import index_folder
 from affectvlm.datasets.records import Index, Record
 from affectvlm.datasets.rendered import RenderedIndex, render_index
-from affectvlm.datasets.splits import check_disjoint, split_subjects
+from affectvlm.datasets.splits import check_disjoint, read_split, split_subjects
 
-__all__ = ["Index", "Record", "RenderedIndex", "check_disjoint", "index_folder", "render_index", "split_subjects"]
+INDEXERS: dict[str, Callable[..., Index]] = {"folder": index_folder}
+"""Name of a data set's layout → what reads it."""
+
+
+def index_dataset(name: str, path: str | Path, **options: Any) -> Index:
+    """The faces of a data set.
+
+    Args:
+        name: one of INDEXERS.
+        path: of its folder. options: as its indexer takes them.
+
+    Raises:
+        ValueError: an unknown name, or what the indexer refuses.
+    """
+    if name not in INDEXERS:
+        raise ValueError(f"data set {name!r} is unknown; one of {', '.join(INDEXERS)} is needed")
+    return INDEXERS[name](path, **options)
+
+
+__all__ = [
+    "INDEXERS",
+    "Index",
+    "Record",
+    "RenderedIndex",
+    "check_disjoint",
+    "index_dataset",
+    "index_folder",
+    "read_split",
+    "render_index",
+    "split_subjects",
+]

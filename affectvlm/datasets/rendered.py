@@ -11,7 +11,7 @@ and a run that was stopped goes on where it was. Processes that render into one 
 A shard has up to SHARD faces: `shard_0007.npy` (n, 3, S, S, 7) uint8 (see `augmentation.views.store`) and
 `shard_0007.json`, a list of n records:
 
-    label        number into the `labels` given, by default those of `affectvlm.data`
+    class        the record's label; also: further ones
     intensity    0 to 1, 0 for labels that are no emotion, null where it is not known
     photo        True for pictures
     picture      the same; generated photo-like faces have surface directions and lack this key
@@ -48,13 +48,12 @@ import numpy as np
 from affectvlm.augmentation.views import CHANNELS, store
 from affectvlm.datasets.content import Fingerprints
 from affectvlm.datasets.records import Index, Record, listed
-from affectvlm.emotions import EKMAN
 from affectvlm.rendering import DEFAULT_YAWS, HALF_WIDTH_MM, VIEW_NAMES, render_buffers
 
 log = logging.getLogger(__name__)
 
-LABELS = EKMAN + ("neutral", "no face")
-"""Label numbers as `affectvlm.data` has them. A test holds it: an import would bring torch into every index."""
+REJECTION = ("neutral", "no face")
+"""No emotions: faces with these labels have an intensity of 0."""
 
 SHARD = 256
 """Most faces of a shard, as in `affectvlm.data`."""
@@ -116,7 +115,6 @@ def render_index(
     index: Index,
     cache: str | Path,
     workers: int = 0,
-    labels: Sequence[str] = LABELS,
     size: ViewSize = ViewSize(),  # noqa: B008  (frozen)
 ) -> RenderedIndex:
     """Render what is missing of an index and put its shards together.
@@ -124,19 +122,16 @@ def render_index(
     Args:
         cache: the folder that holds all caches.
         workers: processes; 0 = one per CPU core, 1 = this process alone.
-        labels: class names in the order of the label numbers.
 
     Returns:
         The folder, and what is to be known of it. Files that cannot be rendered are named there and skipped.
 
     Raises:
-        ValueError: no records, a class that is no label, or not one face could be rendered.
+        ValueError: no records, or not one face could be rendered.
         OSError: the cache cannot be written.
     """
     if not index.records:
         raise ValueError("the index holds no records; there is nothing to render")
-    if unknown := {record.label for record in index.records} - set(labels):
-        raise ValueError(f"label {sorted(unknown)[0]!r} has no number; the labels are {', '.join(labels)}")
     cache = Path(cache)
     keys, failures = _keys(index, size)
     tasks = {key: _task(index, record, size, _place(cache, key)) for record, key in _distinct(index, keys)}
@@ -151,7 +146,7 @@ def render_index(
             reasons = listed(f"{name}: {why}" for name, why in failures.items())
             raise ValueError(f"not one of {len(index)} faces could be rendered ({reasons})")
         facts = {stored: _facts(stored) for stored in {stored for _, stored in kept}}
-        entries = [_entry(record, facts[stored], labels) for record, stored in kept]
+        entries = [_entry(record, facts[stored]) for record, stored in kept]
         folder = _write_folder(cache, entries, [stored for _, stored in kept], size)
     doubtful = {record.id: facts[stored]["doubt"] for record, stored in kept if facts[stored]["doubt"]}
     return RenderedIndex(folder, len(kept), failures, doubtful, fresh=len(missing) - len(failed))
@@ -355,11 +350,12 @@ def _facts(stored: Path) -> dict[str, Any] | None:
         return None
 
 
-def _entry(record: Record, facts: Mapping[str, Any], labels: Sequence[str]) -> dict[str, Any]:
+def _entry(record: Record, facts: Mapping[str, Any]) -> dict[str, Any]:
     """The record of a shard; see above."""
     return {
-        "label": list(labels).index(record.label),
-        "intensity": 0.0 if record.label in LABELS[len(EKMAN) :] else record.intensity,
+        "class": record.label,
+        "also": list(record.also),
+        "intensity": 0.0 if record.label in REJECTION else record.intensity,
         "photo": record.is_pictures,
         "picture": record.is_pictures,
         "subject": f"{record.source}-{record.subject}",

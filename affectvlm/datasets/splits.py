@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 
@@ -44,6 +46,38 @@ def split_subjects(index: Index, shares: Sequence[float] = (0.7, 0.15, 0.15), se
     }
     check_disjoint(parts)
     return parts
+
+
+def read_split(index: Index, file: str | Path) -> dict[str, Index]:
+    """The division that a JSON file lists: {"train": [ids of records], "validation": [...], "test": [...]}.
+
+    Records that it does not name are left out.
+
+    Raises:
+        ValueError: not such a file, an id that the index does not hold, an empty part, or a subject in two parts.
+    """
+    name = Path(file).name
+    try:
+        listed_ids = json.loads(Path(file).read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise ValueError(f"the split {name} cannot be read ({error}); a JSON file is needed") from None
+    if not isinstance(listed_ids, dict) or set(listed_ids) != set(SPLITS):
+        raise ValueError(f"the split {name} holds {_keys(listed_ids)}; lists of ids for {', '.join(SPLITS)} are needed")
+    records = {record.id: record for record in index.records}
+    parts = {}
+    for split in SPLITS:
+        ids = listed_ids[split]
+        if not isinstance(ids, list) or not ids:
+            raise ValueError(f"the split {name} has no list of ids for {split}; one or more are needed")
+        if unknown := [one for one in ids if one not in records]:
+            raise ValueError(f"the split {name} names {unknown[0]!r}, which {index.root.name} does not hold")
+        parts[split] = Index(index.root, index.classes, tuple(records[one] for one in dict.fromkeys(ids)))
+    check_disjoint(parts)
+    return parts
+
+
+def _keys(content: object) -> str:
+    return ", ".join(map(str, content)) if isinstance(content, dict) else type(content).__name__
 
 
 def check_disjoint(parts: Mapping[str, Index]) -> None:

@@ -9,7 +9,6 @@ import torch
 
 from affectvlm.augmentation.views import NORMALS, PICTURE, SHADED, TEXTURED, MixedViews, augment, plain
 from affectvlm.data import RenderedFaces
-from affectvlm.emotions import EKMAN
 from affectvlm.metrics import confusion, summary
 from affectvlm.model import MultiviewCLIP, probabilities
 from affectvlm.prompts import PromptSet
@@ -74,20 +73,20 @@ def cases(kind: str, held_out: bool) -> dict[str, dict]:
 
 
 def report(logits: np.ndarray, faces: RenderedFaces, temperature: float = 1.0) -> dict:
-    """Scores of the six emotions, by class and intensity, and how often what is no emotion is kept from a confident
+    """Scores of the emotions, by class and intensity, and how often what is no emotion is kept from a confident
     one."""
-    chances, rejected = (p.numpy() for p in probabilities(torch.from_numpy(logits), len(EKMAN), temperature))
-    emotional = faces.labels < len(EKMAN)
+    classes, emotional = faces.classes, faces.emotional
+    chances, rejected = (p.numpy() for p in probabilities(torch.from_numpy(logits), len(classes), temperature))
     labels, own = faces.labels[emotional], chances[emotional]
     intensity = np.where(faces.graded, faces.intensity, np.nan)[emotional]  # NaN, not known, is in no band
     scores: dict = {"emotions": summary(labels, own)}
     right = own.argmax(axis=1) == labels
-    scores["confusion"] = confusion(labels, own.argmax(axis=1), len(EKMAN)).tolist()  # true classes in rows
-    scores["by_class"] = {name: _share(right[labels == k]) for k, name in enumerate(EKMAN)}
+    scores["confusion"] = confusion(labels, own.argmax(axis=1), len(classes)).tolist()  # true classes in rows
+    scores["by_class"] = {name: _share(right[labels == k]) for k, name in enumerate(classes)}
     bands = {"slight (under 0.5)": intensity < 0.5, "medium (0.5 to 0.75)": (intensity >= 0.5) & (intensity < 0.75),
              "strong (0.75 and over)": intensity >= 0.75, "medium or higher": intensity >= 0.5}  # fmt: skip
     scores["by_intensity"] = {name: _share(right[band]) for name, band in bands.items()}
-    for row, name in enumerate(("neutral", "no face"), len(EKMAN)):
+    for row, name in enumerate(faces.rejection, len(classes)):
         of_row = faces.labels == row
         if of_row.any():
             scores[name] = {
@@ -97,6 +96,26 @@ def report(logits: np.ndarray, faces: RenderedFaces, temperature: float = 1.0) -
             }
     scores["emotions taken for neutral or no face"] = _share(rejected[emotional].sum(axis=1) > 0.5)
     return scores
+
+
+def predictions(logits: np.ndarray, faces: RenderedFaces, temperature: float) -> dict:
+    """What is said of each face that shows an emotion, ready for JSON: {"classes": names, "faces": [{"id", "subject",
+    "label", "also", "intensity", "metadata", "probabilities"}]}; generated faces have no id but their number."""
+    chances, _ = probabilities(torch.from_numpy(logits), len(faces.classes), temperature)
+    rows = [
+        {
+            "id": record.get("id", str(number)),
+            "subject": record["subject"],
+            "label": faces.rows[faces.labels[number]],
+            "also": record.get("also", []),
+            "intensity": record["intensity"],
+            "metadata": record.get("metadata") or {},
+            "probabilities": [round(float(share), 6) for share in chances[number]],
+        }
+        for number, record in enumerate(faces.records)
+        if faces.emotional[number]
+    ]
+    return {"classes": list(faces.classes), "faces": rows}
 
 
 def _share(hits: np.ndarray) -> float | None:
