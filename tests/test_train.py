@@ -172,7 +172,7 @@ def test_asked_to_stop_it_saves_says_how_to_go_on_and_ends_well(root, shell):
     output = process.communicate(timeout=300)[0]
     assert process.returncode == 0, output
     assert "python train.py --resume run.name=asked" in output
-    assert (run / "command.txt").read_text().startswith("python train.py data.train_faces=")
+    assert (run / "command.txt").read_text().startswith("python train.py 'data.train_faces=[24]' ")
     now = status(run)
     assert now.state == "stopped" and 1 <= now.step < 500
     assert torch.load(run / LAST, weights_only=True)["global_step"] == now.step
@@ -216,6 +216,16 @@ def test_two_ranks_train_what_one_does(root, shell, finished, starter):
     # the same batch and weights give the same loss; Adam's first steps then blow rounding up, where gradients are small
     for ours, theirs, tolerance in zip(found, alone, (1e-4, 2e-2, 2e-2, 2e-2), strict=True):
         assert ours["train/loss"] == pytest.approx(theirs["train/loss"], rel=tolerance)
+
+
+@pytest.mark.slow
+def test_views_made_on_the_device_train_as_those_of_the_loader(root, small_shards, finished):
+    told = []
+    for place in ("cpu", "device"):
+        config = tiny(root, f"run.name=views-{place}", f"data.augment={place}", "views.noise=0", "optim.steps=2")
+        folder = train.train(config)
+        told.append([e["train/loss"] for e in events(folder.parent) if e["kind"] == "progress"])
+    assert told[0] == pytest.approx(told[1], rel=0.02)
 
 
 @pytest.mark.slow
