@@ -23,8 +23,9 @@ import numpy as np
 import torch
 from torch.utils.data import IterableDataset, get_worker_info
 
+from affectvlm.augmentation.on_device import pack
 from affectvlm.augmentation.scans import crop, damage, pose_error, reshape
-from affectvlm.augmentation.views import CHANNELS, MixedViews, augment, store
+from affectvlm.augmentation.views import CHANNELS, DIRECTIONS, PICTURE, Draws, MixedViews, draw, join, show, store
 from affectvlm.emotions import EKMAN
 from affectvlm.prompts import PromptSet
 from affectvlm.rendering import DEFAULT_YAWS, HALF_WIDTH_MM, render_buffers
@@ -113,7 +114,8 @@ class RenderedFaces:
         classes, rejection: as given; rows: both. labels: (n,) int64 into rows; emotional: (n,) bool, of a class;
         intensity: (n,) float32, 1 where it is not known; graded:
         (n,) bool, where it is; photo: (n,) bool, seen as a
-        camera sees; picture: (n,) bool, stored from pictures instead of scans; subjects, records: lists of length n.
+        camera sees; picture: (n,) int, how views stored from pictures are shown (augmentation.views.PICTURE or
+        DIRECTIONS), 0 for scans; subjects, records: lists of length n.
         metadata: list of n dicts, as `PromptSet.draw` takes them: what is known of the subject, and the intensity.
         units: (n, len(UNITS)) float32 action-unit intensities in [0, 1], NaN where there is no face.
     """
@@ -149,7 +151,7 @@ class RenderedFaces:
         self.intensity = np.array([1.0 if r["intensity"] is None else r["intensity"] for r in self.records], np.float32)
         self.graded = np.array([r["intensity"] is not None for r in self.records], bool)
         self.photo = np.array([r["photo"] for r in self.records], bool)
-        self.picture = np.array([r.get("picture", False) for r in self.records], bool)
+        self.picture = np.array([picture_mode(r) for r in self.records], np.int64)
         self.subjects = [r["subject"] for r in self.records]
         self.metadata = [_metadata(r, emotional) for r, emotional in zip(self.records, self.emotional, strict=True)]
         self.units = np.array([r["units"] or [np.nan] * len(UNITS) for r in self.records], np.float32)
@@ -176,6 +178,13 @@ class RenderedFaces:
 def class_name(record: dict) -> str:
     """Which emotion a record shows, or which row of rejection."""
     return record["class"] if "class" in record else LABELS[record["label"]]
+
+
+def picture_mode(record: dict) -> int:
+    """How views stored from pictures have to be shown; 0 for views of scans."""
+    if not record.get("picture", False):
+        return 0
+    return DIRECTIONS if record.get("directions", False) else PICTURE
 
 
 def _metadata(record: dict, emotional: bool) -> dict:
@@ -345,9 +354,10 @@ def sample_weight(emotional: np.ndarray, intensity: np.ndarray) -> np.ndarray:
 class MixedBatches(IterableDataset):
     """An endless shuffle of rendered faces, cut into augmented batches; batch `step` depends on seed and step alone.
 
-    Yields dicts: views (B, `per_sample`, 3, size, size) uint8, labels (B,) int64, units (B, U) float32, weight (B,)
-    float32, and prompts, B tuples of `per_sample` strings: every view's own, drawn anew. With several loader workers,
-    worker w makes every w-th batch; the loader takes them in turn, so the order is that of the steps.
+    Yields dicts: views (B, `per_sample`, 3, size, size) uint8 (or packed, which makes them on a GPU), labels (B,)
+    int64, units (B, U) float32, weight (B,) float32, and prompts, B tuples of `per_sample` strings: every view's own,
+    drawn anew. With several loader workers, worker w makes every w-th batch; the loader takes them in turn, so the
+    order is that of the steps.
 
     Of several ranks, each makes its own rows of the batch; put together they are the batch of a single rank, number
     for number, so that a run can go on with another number of ranks.
@@ -358,6 +368,8 @@ class MixedBatches(IterableDataset):
         scans_first: steps at the start that show scans alone, nearly all as surface directions and none covered: with
             everything at once, random weights find nothing to begin with.
         rank, ranks: whose rows of the `batch` are made.
+        on_device: leave the pixels to the GPU: the batch holds "packed" for `augmentation.on_device.unpack` instead of
+            "views".
 
     Raises:
         ValueError: a batch that the ranks cannot share in chunks of CHUNK rows.
@@ -380,12 +392,14 @@ class MixedBatches(IterableDataset):
         scans_first: int = 0,
         rank: int = 0,
         ranks: int = 1,
+        on_device: bool = False,
     ) -> None:
         if ranks > 1 and batch % (self.CHUNK * ranks):
             raise ValueError(f"a batch of {batch} for {ranks} ranks; a multiple of {self.CHUNK * ranks} is needed")
         self.faces, self.views, self.batch = faces, views, batch
         self.steps, self.seed, self.start, self.per_sample = steps, seed, start, per_sample
         self.prompts, self.metadata, self.rank, self.ranks = prompts, metadata, rank, ranks
+        self.on_device = on_device
         scans = np.flatnonzero(~faces.photo)
         self.scans_first = scans_first if len(scans) else 0
         easy = replace(views, kinds=(0.9, 0.1, 0.0), occlusion=0.0, blur=min(views.blur, 0.1))
@@ -411,20 +425,22 @@ class MixedBatches(IterableDataset):
             for number, part in enumerate(np.split(chosen, range(self.CHUNK, len(chosen), self.CHUNK)))
         ]
         labels, intensity = self.faces.labels[chosen], self.faces.intensity[chosen]
+        stored = np.concatenate([stored for stored, _, _ in chunks])
+        draws = join([draws for _, draws, _ in chunks])
         batch = {
-            "views": torch.from_numpy(np.concatenate([views for views, _ in chunks])),
+            **({"packed": pack(stored, draws)} if self.on_device else {"views": torch.from_numpy(show(stored, draws))}),
             "labels": torch.from_numpy(labels),
             "units": torch.from_numpy(self.faces.units[chosen]),
             "weight": torch.from_numpy(sample_weight(self.faces.emotional[chosen], intensity)),
         }
-        return batch | ({"prompts": [row for _, rows in chunks for row in rows]} if self.prompts else {})
+        return batch | ({"prompts": [row for *_, rows in chunks for row in rows]} if self.prompts else {})
 
     def _chunk(
         self, rows: np.ndarray, views: MixedViews, rng: np.random.Generator
-    ) -> tuple[np.ndarray, list[tuple[str, ...]]]:
+    ) -> tuple[np.ndarray, Draws, list[tuple[str, ...]]]:
         stored = self._sides(self.faces.views(rows), rng)
-        shown = augment(stored, self.faces.photo[rows], views, rng, picture=self.faces.picture[rows])
-        return shown, [self._words(row, rng) for row in rows] if self.prompts else []
+        draws = draw(stored, self.faces.photo[rows], views, rng, picture=self.faces.picture[rows])
+        return stored, draws, [self._words(row, rng) for row in rows] if self.prompts else []
 
     def _words(self, row: int, rng: np.random.Generator) -> tuple[str, ...]:
         """Every view's own prompt of the sample's class."""

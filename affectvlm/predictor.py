@@ -11,16 +11,15 @@ What becomes of the logits over the six emotions and the rejection rows ("neutra
 * Where the pose of a scan is doubtful, there is perhaps no face, or it was not seen from the front. A certainty c below
   DOUBTFUL_POSE shrinks all shares to c / DOUBTFUL_POSE of themselves, the rest goes to "no face", and a warning says
   so. A user who corrected the pose vouches for it: then nothing shrinks.
-* A sequence is answered from at most MAX_FRAMES frames spread evenly over it. Each is answered as above; their mean is
-  weighted by expressiveness, 1 - p_reject, so that a neutral beginning and end do not water the answer down.
+* A sequence (4D) is read frame by frame with one smooth pose (`sequences`), from at most MAX_FRAMES frames spread
+  evenly over it. Each is answered as above; their mean is weighted by expressiveness, 1 - p_reject, so that a neutral
+  beginning and end do not water the answer down. The answers over time are its `curve`.
 """
 
 from __future__ import annotations
 
 import logging
-import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,12 +27,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from affectvlm import rendering
+from affectvlm.answers import Answer, Clock, Look, Looks
 from affectvlm.scan import Scan
 
 if TYPE_CHECKING:
+    from affectvlm.curves import EmotionCurve
     from affectvlm.model import Card, MultiviewCLIP
     from affectvlm.photos import PreparedPhotos
-    from affectvlm.pose import Pose
+    from affectvlm.pose import FrontalScan, Pose
+    from affectvlm.sequences import FrontalFrame
 
 logger = logging.getLogger(__name__)
 
@@ -45,6 +47,7 @@ SURE, LEANING = 0.75, 0.45
 
 NO_FACE = "no face"
 DOUBTFUL_POSE = 0.65
+DOUBT = "where the face is and which way it looks is doubtful, so the answer is held back"
 MAX_FRAMES = 32
 VIEW_SIZE = 224
 
@@ -71,6 +74,9 @@ class Prediction:
         scan: that scan in the canonical frame, else None.
         warnings: in plain words.
         timings_ms: milliseconds for "read", "pose", "render", "model" (photos: "read", "model") and "total".
+        curve: of a sequence, the emotions over time with onset, apex and offset, else None.
+        dynamic_images: of a sequence, (3, 224, 224, 3) uint8: each view rank pooled over the frames that were looked
+            at, in the kind of `inputs`, at a scale that is the same for all sequences; else None.
     """
 
     emotion: str
@@ -87,6 +93,8 @@ class Prediction:
     scan: Scan | None
     warnings: tuple[str, ...]
     timings_ms: dict[str, float]
+    curve: EmotionCurve | None = None
+    dynamic_images: np.ndarray | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """All but pictures and mesh, as JSON takes it."""
@@ -104,6 +112,7 @@ class Prediction:
             "pose": None if pose is None else {axis: float(getattr(pose, axis)) for axis in axes},
             "warnings": list(self.warnings),
             "timings_ms": {step: round(value, 2) for step, value in self.timings_ms.items()},
+            "curve": None if self.curve is None else self.curve.to_dict(),
         }
 
 
@@ -142,7 +151,8 @@ class Predictor:
 
         Args:
             x: a scan (`Scan`, path, or (bytes, name)); three photos as {"front": ..., "left": ..., "right": ...} or
-                `PreparedPhotos`; or a sequence: a list of scans in the order of time.
+                `PreparedPhotos`; or a sequence: a list of scans in the order of time, a folder of scans, a zip of
+                several, or an animated glTF.
             correction: degrees of yaw, pitch and roll added to the pose that is found (scans and sequences).
 
         Raises:
@@ -150,19 +160,20 @@ class Predictor:
             ValueError: something else was given.
         """
         from affectvlm.photos import PreparedPhotos
+        from affectvlm.sequences import is_sequence
 
         if isinstance(x, PreparedPhotos):
-            return self._answer_photos(x, _Clock())
+            return self._answer_photos(x, Clock())
         if isinstance(x, Mapping):
             unknown = set(x) - set(rendering.VIEW_NAMES)
             if unknown:
                 raise ValueError(f"photos are named {sorted(map(str, unknown))}; front, left and right are needed")
             return self.predict_photos(**x)
+        if is_sequence(x):
+            return self.predict_sequence(x, correction)
         if _is_scan_source(x):
             return self._predict_scan(x, correction)
-        if isinstance(x, Sequence) and len(x) and all(map(_is_scan_source, x)):
-            return self._predict_sequence(x, correction)
-        wanted = "a scan (Scan, path, or bytes with a name), photos by view name, or a list of scans"
+        wanted = "a scan (Scan, path, or bytes with a name), photos by view name, or a sequence of scans"
         raise ValueError(f"got {type(x).__name__}; {wanted} is needed")
 
     def predict_photos(self, front: Any = None, left: Any = None, right: Any = None) -> Prediction:
@@ -175,12 +186,90 @@ class Predictor:
         """
         from affectvlm.photos import prepare_photos
 
-        clock = _Clock()
+        self._refuse_single("photos")
+        clock = Clock()
         with clock.step("read"):
             photos = prepare_photos(front, left, right, size=VIEW_SIZE)
         return self._answer_photos(photos, clock)
 
-    def _answer_photos(self, photos: PreparedPhotos, clock: _Clock) -> Prediction:
+    def predict_sequence(
+        self,
+        x: Any,
+        correction: Sequence[float] = (0.0, 0.0, 0.0),
+        frames: int | None = MAX_FRAMES,
+        fps: float | None = None,
+        on_frame: Callable[[FrontalFrame, Look], None] | None = None,
+    ) -> Prediction:
+        """Answer a sequence of scans; memory does not grow with its length.
+
+        Args:
+            x: a list of scans in the order of time, a folder, a zip of scans or an animated glTF, see
+                `sequences.open_sequence`.
+            correction: as for `predict`, for every frame.
+            frames: how many are looked at, at most, spread evenly; None = all. The curve has as many.
+            fps: frames a second, where that is known: the curve then has times.
+            on_frame: called with each frame once it was answered.
+
+        Raises:
+            ScanError: it cannot be read, or too many of its frames cannot.
+            ValueError: something else was given.
+        """
+        from affectvlm.sequences import DynamicViews, FrontalFrames, Remarks, open_sequence, spread_evenly
+
+        correction, clock = _three_angles(correction), Clock()
+        looks, remarks, dynamic = Looks(), Remarks(), DynamicViews(self.card.image_kind)
+        with open_sequence(x, fps) as sequence:
+            chosen = spread_evenly(len(sequence), frames)
+            with clock.step("pose"):
+                faces = FrontalFrames(sequence, chosen, correction=correction)
+            walk = iter(faces)
+            while True:
+                with clock.step("pose"):
+                    face = next(walk, None)
+                if face is None:
+                    break
+                look = self._look(face, correction, clock)
+                with clock.step("render"):
+                    dynamic.add(look.buffers)
+                looks.add(face, look)
+                remarks.add([DOUBT] * look.doubtful)
+                if on_frame is not None:
+                    on_frame(face, look)
+            clock.move("pose", "read", sequence.reading_ms)
+            warnings = [*faces.warnings, *remarks.words()]
+            if len(chosen) < len(sequence):
+                warnings.append(f"{len(chosen)} of the {len(sequence)} frames, spread evenly, were looked at.")
+            return self._sequence_prediction(looks, dynamic.pictures(), sequence.times, warnings, clock.finish())
+
+    def _sequence_prediction(
+        self,
+        looks: Looks,
+        dynamic: np.ndarray,
+        times: np.ndarray | None,
+        warnings: list[str],
+        timings: dict[str, float],
+    ) -> Prediction:
+        from affectvlm.curves import emotion_curve
+
+        classes, weights = self.card.classes, looks.expressiveness()
+        temporal = self.card.temporal  # then the dynamic images are what it reads, and no frame alone means anything
+        answer, (face, look) = self._ask(dynamic) if temporal else looks.mean(weights), looks.peak
+        curve = None if temporal else emotion_curve(
+            classes,
+            classes[int(answer.classes.argmax())],
+            np.array(looks.numbers),
+            np.stack([one.classes for one in looks.answers]),
+            weights,
+            None if times is None else times[looks.indices],
+        )
+        views = rendering.picture(look.buffers, "textured")
+        dynamic.setflags(write=False)
+        prediction = self._prediction(
+            answer, views, dynamic if temporal else look.inputs, "sequence", face.pose, face.scan, dict.fromkeys(warnings), timings
+        )
+        return replace(prediction, curve=curve, dynamic_images=dynamic)
+
+    def _answer_photos(self, photos: PreparedPhotos, clock: Clock) -> Prediction:
         with clock.step("model"):
             answer = self._ask(photos.views, photos.present)
         return self._prediction(
@@ -191,54 +280,39 @@ class Predictor:
         from affectvlm.pose import frontalize
         from affectvlm.scan_io import read_scan
 
-        correction = tuple(float(angle) for angle in correction)
-        if len(correction) != 3 or not np.isfinite(correction).all():
-            raise ValueError(f"correction is {correction}; degrees of yaw, pitch and roll are needed")
-        clock, card = _Clock(), self.card
+        self._refuse_single("a scan")
+        correction, clock = _three_angles(correction), Clock()
         with clock.step("read"):
             scan = source if isinstance(source, Scan) else read_scan(*_reader_arguments(source))
         with clock.step("pose"):
             frontal = frontalize(scan, correction)
+        look = self._look(frontal, correction, clock)
         with clock.step("render"):
-            buffers = rendering.render_buffers(frontal.scan, card.yaws, VIEW_SIZE, card.half_width)
+            views = rendering.picture(look.buffers, "textured")
+        warnings = [*frontal.scan.warnings, *[DOUBT] * look.doubtful]
+        return self._prediction(
+            look.answer, views, look.inputs, "scan", frontal.pose, frontal.scan, dict.fromkeys(warnings), clock.finish()
+        )
+
+    def _refuse_single(self, given: str) -> None:
+        if self.card.temporal:
+            raise ValueError(f"{self.card.name} was trained on motion and got {given}; a sequence of scans is needed")
+
+    def _look(self, face: FrontalScan | FrontalFrame, correction: tuple[float, ...], clock: Clock) -> Look:
+        """Draw a face and ask the model; the answer is held back where the pose is doubtful."""
+        card = self.card
+        with clock.step("render"):
+            buffers = rendering.render_buffers(face.scan, card.yaws, VIEW_SIZE, card.half_width)
             inputs = rendering.picture(buffers, card.image_kind)
-            views = rendering.picture(buffers, "textured")
         with clock.step("model"):
             answer = self._ask(inputs)
-        warnings = list(frontal.scan.warnings)
-        doubt = 0.0 if any(correction) else max(0.0, 1.0 - float(frontal.pose.certainty) / DOUBTFUL_POSE)
-        if doubt and NO_FACE in card.rejection:
+        doubt = pose_doubt(face.pose, correction)
+        doubtful = doubt > 0 and NO_FACE in card.rejection
+        if doubtful:
             answer = answer.doubted(doubt, card.rejection.index(NO_FACE))
-            warnings.append("where the face is and which way it looks is doubtful, so the answer is held back")
-        return self._prediction(
-            answer, views, inputs, "scan", frontal.pose, frontal.scan, dict.fromkeys(warnings), clock.finish()
-        )
+        return Look(answer, buffers, inputs, doubtful)
 
-    def _predict_sequence(self, frames: Sequence[ScanSource], correction: Sequence[float]) -> Prediction:
-        chosen = np.unique(np.linspace(0, len(frames) - 1, min(len(frames), MAX_FRAMES)).round().astype(int))
-        each = [self._predict_scan(frames[i], correction) for i in chosen]
-        weights = np.array([1.0 - sum(one.rejection.values()) for one in each])
-        peak = each[int(weights.argmax())]
-        weights = np.maximum(weights, 1e-9) / np.maximum(weights, 1e-9).sum()
-
-        def mean(pick: Any) -> np.ndarray:
-            return np.tensordot(weights, np.array([list(pick(one).values()) for one in each]), axes=1)
-
-        answer = _Answer(
-            mean(lambda one: one.probabilities),
-            np.stack([mean(lambda one, v=view: one.view_probabilities[v]) for view in peak.view_names]),
-            mean(lambda one: one.rejection),
-            np.ones(len(peak.view_names), bool),
-        )
-        warnings = [warning for one in each for warning in one.warnings]
-        if len(chosen) < len(frames):
-            warnings.append(f"{len(chosen)} of the {len(frames)} frames, spread evenly, were looked at.")
-        timings = {step: sum(one.timings_ms[step] for one in each) for step in peak.timings_ms}
-        return self._prediction(
-            answer, peak.views, peak.inputs, "sequence", peak.pose, peak.scan, dict.fromkeys(warnings), timings
-        )
-
-    def _ask(self, views: np.ndarray, present: np.ndarray | None = None) -> _Answer:
+    def _ask(self, views: np.ndarray, present: np.ndarray | None = None) -> Answer:
         """(N, H, W, 3) uint8 views of one face, and which of them are there (N,) bool → what the model says."""
         import torch
 
@@ -254,11 +328,11 @@ class Predictor:
             parts = probabilities(logits, classes, self.card.temperature)
             shares, rejected = (part.double().cpu().numpy() for part in parts)
         shares /= shares.sum(axis=1, keepdims=True)  # exactly one in double precision too
-        return _Answer(shares[0], shares[1:], rejected[0], present)
+        return Answer(shares[0], shares[1:], rejected[0], present)
 
     def _prediction(
         self,
-        answer: _Answer,
+        answer: Answer,
         views: np.ndarray,
         inputs: np.ndarray,
         kind: str,
@@ -294,43 +368,6 @@ class Predictor:
         )
 
 
-@dataclass(frozen=True, eq=False)
-class _Answer:
-    """Of all views: class probabilities (K,), rejection masses (R,); of each view: (N, K), and whether it is there."""
-
-    classes: np.ndarray
-    views: np.ndarray
-    rejected: np.ndarray
-    present: np.ndarray
-
-    def doubted(self, share: float, row: int) -> _Answer:
-        """With `share` of everything given to one rejection row."""
-
-        def flat(shares: np.ndarray) -> np.ndarray:
-            return (1 - share) * shares + share / shares.shape[-1]
-
-        rejected = (1 - share) * self.rejected
-        rejected[row] += share
-        return replace(self, classes=flat(self.classes), views=flat(self.views), rejected=rejected)
-
-
-class _Clock:
-    """Milliseconds of the steps of one call."""
-
-    def __init__(self) -> None:
-        self._start = time.perf_counter()
-        self._steps: dict[str, float] = {}
-
-    @contextmanager
-    def step(self, name: str) -> Iterator[None]:
-        start = time.perf_counter()
-        yield
-        self._steps[name] = 1000 * (time.perf_counter() - start)
-
-    def finish(self) -> dict[str, float]:
-        return {**self._steps, "total": 1000 * (time.perf_counter() - self._start)}
-
-
 def default_checkpoint() -> Path:
     """The shipped checkpoint's folder: DEFAULT_CHECKPOINT, or else the first by name.
 
@@ -346,8 +383,20 @@ def default_checkpoint() -> Path:
     return found[0]
 
 
+def pose_doubt(pose: Pose, correction: Sequence[float]) -> float:
+    """The share of everything that goes to "no face", 0 to 1: none where somebody corrected the pose."""
+    return 0.0 if any(correction) else max(0.0, 1.0 - float(pose.certainty) / DOUBTFUL_POSE)
+
+
 def certainty_word(confidence: float) -> str:
     return "sure" if confidence >= SURE else "leaning" if confidence >= LEANING else "not sure"
+
+
+def _three_angles(correction: Sequence[float]) -> tuple[float, float, float]:
+    angles = tuple(float(angle) for angle in correction)
+    if len(angles) != 3 or not np.isfinite(angles).all():
+        raise ValueError(f"correction is {angles}; degrees of yaw, pitch and roll are needed")
+    return angles
 
 
 def _named(names: Sequence[str], values: np.ndarray) -> dict[str, float]:

@@ -52,6 +52,7 @@ class PromptSet:
         ethnicity: name -> words before the noun.
         intensity: name -> kind -> pattern with `{}` for the phrase; weakest first.
         bank_size: prompts a row in the text bank, at most; `bank_prompts` takes equally many for every row.
+        bank: row -> the very sentences of its entry in the text bank, where they are chosen by hand.
 
     Raises:
         ValueError: contradictory content (a class twice, an unknown slot, a row that no template can say, ...).
@@ -69,6 +70,7 @@ class PromptSet:
     ethnicity: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     intensity: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     bank_size: int = 18
+    bank: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
@@ -107,7 +109,7 @@ class PromptSet:
         """
         content = _mapping(content, "a prompt set")
         fields = {"name", "classes", "rejection", "templates", "held_out_templates", "people", "age_group"}
-        fields |= {"ethnicity", "intensity", "bank_size"}
+        fields |= {"ethnicity", "intensity", "bank_size", "bank"}
         missing, unknown = {"classes", "templates", "people"} - set(content), set(content) - fields
         if missing or unknown:
             raise ValueError(f"a prompt set needs {sorted(missing)} and does not know {sorted(map(str, unknown))}")
@@ -135,7 +137,7 @@ class PromptSet:
         held_out = tuple(t for t in self.held_out_templates if _slot(t) in templates)
         return replace(
             self, name=f"{self.name}-plain", phrases=phrases, intense={}, templates=tuple(templates.values()),
-            held_out_templates=held_out, bank_size=1,
+            held_out_templates=held_out, bank_size=1, bank={},
         )  # fmt: skip
 
     def to_dict(self) -> dict[str, Any]:
@@ -148,6 +150,8 @@ class PromptSet:
         plain = {key: _plain(value) for key, value in vars(self).items() if key not in ("phrases", "intense")}
         plain["classes"] = {name: row(name) for name in self.classes}
         plain["rejection"] = {name: row(name) for name in self.rejection}
+        if not self.bank:
+            del plain["bank"]  # the usual set has no such entry
         return plain
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -189,12 +193,15 @@ class PromptSet:
         return _fill(template, phrase, _pick(self._subjects(record), rng))
 
     def bank_prompts(self, row: str) -> tuple[str, ...]:
-        """The prompts of a row of the text bank: without metadata, equally many for each row, every template in turn.
+        """The prompts of a row of the text bank: those of `bank`, else without metadata, equally many for each of those
+        rows, every template in turn.
 
         Raises:
             ValueError: an unknown row.
         """
-        count = min([self.bank_size, *(len(self.prompts(name)) for name in self.rows)])
+        if row in self.bank:
+            return self.bank[row]
+        count = min([self.bank_size, *(len(self.prompts(name)) for name in self.rows if name not in self.bank)])
         groups = self._grouped(row, None, self.templates)
         chosen: dict[str, None] = {}
         for step in range(count):
@@ -312,6 +319,12 @@ def _check_rows(prompts: PromptSet) -> None:
                 if kind not in KINDS:
                     raise ValueError(f"{row!r} has phrases of kind {kind!r}; {', '.join(KINDS)} or intense are known")
                 _strings(words, f"{kind} phrases of {row!r}")
+
+
+    for row, sentences in _mapping(prompts.bank, "bank").items():
+        if row not in prompts.phrases:
+            raise ValueError(f"bank has sentences of {row!r}; there are {', '.join(prompts.rows)}")
+        _strings(sentences, f"sentences of {row!r} in the bank")
 
 
 def _check_templates(prompts: PromptSet) -> None:

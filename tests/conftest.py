@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,8 @@ import pytest
 # before torch and open_clip are imported:
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test may reach for the network
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # waiting threads leave the cores to the browser beside them
+_no_runs = tempfile.TemporaryDirectory(prefix="affectvlm-runs-")
+os.environ["AFFECTVLM_RUNS"] = _no_runs.name  # the trainings of this checkout are none of the tests' business
 
 ROOT = Path(__file__).resolve().parents[1]
 

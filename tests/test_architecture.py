@@ -12,13 +12,14 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "affectvlm"
 FLOORS = (
-    {"emotions", "scan", "rank_pooling", "losses", "metrics"},
-    {"prompts", "scan_io", "rendering", "synthesis", "protocols"},
-    {"pose", "photos", "augmentation", "model"},
-    {"config", "data", "gradcam"},
-    {"datasets", "methods"},
+    {"emotions", "scan", "rank_pooling", "curves", "losses", "metrics", "tables"},
+    {"prompts", "scan_io", "rendering", "synthesis", "protocols", "mesh_files"},
+    {"pose", "photos", "augmentation", "model", "wording"},
+    {"config", "data", "gradcam", "sequences"},
+    {"datasets", "methods", "answers", "planning"},
     {"predictor", "runs", "launching"},
-    {"fitting", "evaluation"},
+    {"fitting", "evaluation", "zero_shot", "steering", "starting", "histories", "preflight"},
+    {"adaptation"},
     {"cli", "ui"},
     {"__main__"},
 )

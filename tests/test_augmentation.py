@@ -1,10 +1,25 @@
 """Damage keeps a usable scan; mixed views keep roles, light and directions right."""
 
+from dataclasses import replace
+
+import cv2
 import numpy as np
 import pytest
 
 from affectvlm.augmentation import scans
-from affectvlm.augmentation.views import NORMALS, PICTURE, SHADED, TEXTURED, MixedViews, augment, plain, store
+from affectvlm.augmentation.views import (
+    DIRECTIONS,
+    NORMALS,
+    PICTURE,
+    SHADED,
+    TEXTURED,
+    MixedViews,
+    augment,
+    draw,
+    plain,
+    show,
+    store,
+)
 from affectvlm.rendering import picture, render_buffers
 from tests.test_rendering import sphere
 
@@ -140,12 +155,96 @@ def test_another_bone_structure_is_smooth_and_stays_in_place(head):
 def test_pictures_keep_their_own_light(stored):
     pictures = stored.copy()
     pictures[..., :3], pictures[..., 6] = (128, 128, 255), 255
-    out = augment(pictures, np.ones(1, bool), STILL, np.random.default_rng(0), picture=np.ones(1, bool))
+    out = augment(pictures, np.ones(1, bool), STILL, np.random.default_rng(0), picture=np.array([PICTURE]))
     own = plain(pictures, PICTURE, 96)
     middle = own[0].transpose(0, 2, 3, 1)[:, 20:70, 20:70].astype(int)
     assert np.abs(middle - pictures[0, :, 28:78, 28:78, 3:6]).max() <= 1
     # contrast may change, colours are not lit anew: what was equal stays equal
     flat = np.full_like(pictures, 128)
     flat[..., 6] = 255
-    shown = augment(flat, np.ones(1, bool), STILL, np.random.default_rng(1), picture=np.ones(1, bool))
+    shown = augment(flat, np.ones(1, bool), STILL, np.random.default_rng(1), picture=np.array([PICTURE]))
     assert shown.std(axis=(2, 3, 4)).max() < 2 and out.shape == own.shape
+
+
+def stored_views(rng, batch=6, views=3, size=64):
+    """Faces that are half a sphere: directions, colours, and a soft edge."""
+    y, x = np.mgrid[-1.2 : 1.2 : size * 1j, -1.2 : 1.2 : size * 1j]
+    z = np.sqrt(np.clip(1 - x**2 - y**2, 0, 1))
+    normal = np.stack([x, -y, z], axis=-1) * 0.5 + 0.5
+    stored = np.zeros((batch, views, size, size, 7))
+    stored[..., :3] = normal
+    stored[..., 3:6] = cv2.resize(rng.random((8, 8, 3)), (size, size), interpolation=cv2.INTER_CUBIC)
+    stored[..., 6] = np.clip(8 * z, 0, 1)
+    return (np.clip(stored, 0, 1) * 255).astype(np.uint8)
+
+
+@pytest.mark.parametrize("views", [2, 3])
+def test_a_device_makes_the_pixels_of_the_loader(views):
+    from affectvlm.augmentation import on_device
+
+    rng = np.random.default_rng(3)
+    stored = stored_views(rng, batch=16, views=views)
+    settings = MixedViews(size=56, noise=0.0, occlusion=0.5, blur=0.5)
+    photo = np.arange(16) % 8 == 1
+    picture = np.select([np.arange(16) % 8 == 2, np.arange(16) % 8 == 3], [PICTURE, DIRECTIONS], 0)
+    draws = draw(stored, photo, settings, rng, picture=picture)
+    assert (
+        set(draws.modes) == {NORMALS, SHADED, TEXTURED, PICTURE, DIRECTIONS} and draws.grey.any() and draws.patch.any()
+    )
+    here = show(stored, draws).astype(int)
+    there = on_device.unpack(on_device.pack(stored, draws)).numpy().astype(int)
+    assert there.shape == here.shape == (16, views, 3, 56, 56)
+    off = np.abs(here - there)
+    assert off.mean() < 0.3 and np.quantile(off, 0.999) <= 3
+
+
+def test_noise_on_a_device_is_as_strong_as_drawn():
+    import torch
+
+    from affectvlm.augmentation import on_device
+
+    rng = np.random.default_rng(0)
+    stored = stored_views(rng)
+    loud = draw(stored, np.zeros(6, bool), MixedViews(size=56, noise=1.0, occlusion=0.0, blur=0.0), rng, kind=SHADED)
+    quiet = replace(loud, noise=np.zeros_like(loud.noise))
+    torch.manual_seed(0)
+    pair = [on_device.unpack(on_device.pack(stored, draws)).float() for draws in (loud, quiet)]
+    middle = (pair[1] > 60) & (pair[1] < 195)  # clipping would weaken it
+    for view, wanted in enumerate(loud.noise):
+        place = (view // 3, view % 3)
+        found = (pair[0][place] - pair[1][place])[middle[place]]
+        assert len(found) > 500 and float(found.std()) == pytest.approx(wanted, rel=0.1, abs=0.4)
+
+
+def test_directions_in_a_picture_turn_with_the_view():
+    """A mirrored view shows the mirrored picture with x the other way; a quarter turn makes x of y."""
+    stored = stored_views(np.random.default_rng(0), batch=1)
+    stored[..., 6] = 255
+    still = {
+        "rotation": 0,
+        "zoom": 0,
+        "shift": 0,
+        "blur": 0,
+        "noise": 0,
+        "occlusion": 0,
+        "bend": 0,
+        "tilt": 0,
+        "flip": 0,
+    }
+    draws = draw(
+        stored,
+        np.zeros(1, bool),
+        MixedViews(size=64, **still),
+        np.random.default_rng(1),
+        picture=np.array([DIRECTIONS]),
+    )
+    assert (draws.gamma == 1).all() and not draws.grey.any()
+    plain_ = show(stored, draws)[0].astype(int)
+    mirrored = show(stored, replace(draws, flips=np.ones(3, bool)))[0].astype(int)
+    wanted = plain_[:, :, :, ::-1].copy()
+    wanted[:, 0] = np.clip(256 - wanted[:, 0], 0, 255)
+    np.testing.assert_allclose(mirrored, wanted, atol=1)
+    turned = show(stored, replace(draws, angle=np.full(3, np.pi / 2)))[0].astype(int)
+    wanted = np.rot90(plain_, axes=(2, 3), k=1)
+    wanted = np.stack([256 - wanted[:, 1], wanted[:, 0], wanted[:, 2]], axis=1)
+    np.testing.assert_allclose(turned, np.clip(wanted, 0, 255), atol=1)

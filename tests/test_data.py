@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from affectvlm import data
+from affectvlm.augmentation.on_device import unpack
 from affectvlm.augmentation.views import MixedViews
 from affectvlm.data import (
     LABELS,
@@ -108,6 +109,15 @@ def test_the_rows_of_all_ranks_are_the_batch_of_one(cache):
     assert parts[0]["prompts"] + parts[1]["prompts"] == whole["prompts"]
     with pytest.raises(ValueError, match="a batch of 12 for 2 ranks; a multiple of 8"):
         MixedBatches(faces, MixedViews(size=32), **{**settings, "batch": 12}, rank=1, ranks=2)
+
+
+def test_a_device_may_make_the_pixels(cache):
+    faces, views = RenderedFaces([cache[1]]), MixedViews(size=32, noise=0.0)
+    settings = {"batch": 8, "steps": 3, "seed": 0, "per_sample": 2}
+    here, there = (MixedBatches(faces, views, **settings, on_device=place).make(1) for place in (False, True))
+    off = np.abs(unpack(there["packed"]).numpy().astype(int) - here["views"].numpy())
+    assert "views" not in there and np.quantile(off, 0.99) <= 2
+    np.testing.assert_array_equal(here["labels"], there["labels"])
 
 
 def test_every_view_has_words_of_its_class_and_of_what_is_known(cache):

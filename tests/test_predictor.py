@@ -158,17 +158,41 @@ def test_a_sequence_is_the_mean_weighted_by_expressiveness(tiny, happy_scan):
     expected = weights @ [list(one.probabilities.values()) for one in each] / weights.sum()
     assert list(answer.probabilities.values()) == pytest.approx(expected.tolist(), abs=1e-9)
     assert answer.kind == "sequence"
+    assert np.allclose(answer.curve.raw, [list(one.probabilities.values()) for one in each], rtol=0, atol=1e-9)
+    assert np.allclose(answer.curve.expressiveness, weights) and answer.curve.emotion == answer.emotion
+    assert answer.dynamic_images.shape == answer.views.shape and answer.dynamic_images.dtype == np.uint8
+    assert json.loads(json.dumps(answer.to_dict(), allow_nan=False)) == answer.to_dict()
     assert np.array_equal(answer.views, each[int(weights.argmax())].views)
 
 
-def test_a_long_sequence_is_sampled(tiny, happy_scan, monkeypatch):
-    seen = []
-    one = tiny.predict(happy_scan)
-    monkeypatch.setattr(tiny, "_predict_scan", lambda frame, correction: seen.append(frame) or one)
+def test_a_model_of_motion_reads_dynamic_images_alone(tiny, happy_scan):
+    from dataclasses import replace
+
+    moving = Predictor(tiny.model, replace(tiny.card, temporal=True))
+    answer = moving.predict([happy_scan, happy_scan])
+    assert answer.kind == "sequence" and answer.curve is None
+    assert np.array_equal(answer.inputs, answer.dynamic_images)
+    np.testing.assert_allclose(list(answer.probabilities.values()), moving._ask(answer.dynamic_images).classes)
+    for single in (happy_scan, {"front": np.zeros((64, 64, 3), np.uint8)}):
+        with pytest.raises(ValueError, match="a sequence of scans is needed"):
+            moving.predict(single)
+
+
+def test_a_long_sequence_is_sampled(tiny, answer, happy_scan, monkeypatch):
+    from affectvlm.pose import FrontalScan
+    from affectvlm.sequences import streaming
+
+    posed, drawn = [], []
+    monkeypatch.setattr(streaming, "find_pose", lambda scan: posed.append(scan) or answer.pose)
+    monkeypatch.setattr(
+        streaming, "frontalize", lambda scan, correction, pose: drawn.append(scan) or FrontalScan(answer.scan, pose)
+    )
     frames = [Scan(np.full((3, 3), i, np.float32), np.zeros((0, 3))) for i in range(500)]
-    answer = tiny.predict(frames)
-    assert len(seen) == MAX_FRAMES and seen[0] is frames[0] and seen[-1] is frames[-1]
-    assert any("32 of the 500 frames" in warning for warning in answer.warnings)
+    sampled = tiny.predict(frames)
+    for seen in (posed, drawn):
+        assert len(seen) == MAX_FRAMES and seen[0] is frames[0] and seen[-1] is frames[-1]
+    assert any("32 of the 500 frames" in warning for warning in sampled.warnings)
+    assert set(np.diff(sampled.curve.frames)) == {16, 17}
 
 
 @pytest.mark.parametrize("nothing", [None, 3, [], [1, 2], {"top": b""}, b"bytes without a name"])

@@ -9,7 +9,8 @@ together and change places, the front view on its own.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
 
 import cv2
 import numba
@@ -18,9 +19,10 @@ import numpy as np
 CHANNELS = 7
 """Of a stored view, uint8: normal x y z (0 to 255 for -1 to 1), albedo r g b, coverage."""
 
-NORMALS, SHADED, TEXTURED, PICTURE = 0, 1, 2, 3
-"""How a view is shown: surface directions, grey relief, colours under lamps, or colours as they are (pictures whose
-light is already in them)."""
+NORMALS, SHADED, TEXTURED, PICTURE, DIRECTIONS = 0, 1, 2, 3, 4
+"""How a view is shown: surface directions, grey relief, colours under lamps, colours as they are (pictures whose light
+is already in them), or pictures whose red and green are directions x and y, as dynamic images of normals: they turn
+with the view, and no light or contrast is theirs."""
 
 _NODES = 6
 """Of the grid of random numbers that bends a view, along each side."""
@@ -61,6 +63,44 @@ def store(buffers) -> np.ndarray:
     return (np.clip(np.concatenate(parts, axis=-1), 0, 1) * 255 + 0.5).astype(np.uint8)
 
 
+@dataclass(frozen=True)
+class Draws:
+    """What was drawn for n = B * N views, sample by sample; arrays of n rows.
+
+    Attributes:
+        order: (B, N) which stored view stands at each place (sides change places when they are flipped).
+        flips: bool. angle: radians. zoom: factor. shift: (n, 2) pixels. bends: (n, NODES, NODES, 4) float32, pixels and
+        change of direction at the nodes of a grid. modes: NORMALS to PICTURE. lights: (n, 4, 6) float32, see `_lights`.
+        backgrounds: (n, size, size, 3) uint8.
+        blur: standard deviation in pixels, 0 = none. gamma, gain: of the brightness, 1 = none. grey: bool, colours
+        dropped. noise: standard deviation in levels, 0 = none; its seed is `noise_seed`. patch: (n, 4) rows top, left,
+        height, width of what is covered, zeros = nothing; patch_colour: (n, 3).
+    """
+
+    order: np.ndarray
+    flips: np.ndarray
+    angle: np.ndarray
+    zoom: np.ndarray
+    shift: np.ndarray
+    bends: np.ndarray
+    modes: np.ndarray
+    lights: np.ndarray
+    backgrounds: np.ndarray
+    blur: np.ndarray
+    gamma: np.ndarray
+    gain: np.ndarray
+    grey: np.ndarray
+    noise: np.ndarray
+    noise_seed: np.ndarray
+    patch: np.ndarray
+    patch_colour: np.ndarray
+
+
+def join(parts: Sequence[Draws]) -> Draws:
+    """Draws of several groups of samples as one."""
+    return Draws(**{one.name: np.concatenate([getattr(part, one.name) for part in parts]) for one in fields(Draws)})
+
+
 def augment(
     stored: np.ndarray,
     photo: np.ndarray,
@@ -69,52 +109,80 @@ def augment(
     kind: int | None = None,
     picture: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Draw a new appearance for every view.
+    """Draw a new appearance for every view, and make it. `on_device` makes it on a GPU.
 
     Args:
         stored: (B, 3, S, S, 7) uint8 from `store` (or (B, 2, ...): front and one side), S a little larger than
         `settings.size` to leave room for shifts.
         photo: (B,) bool, samples rendered to look like photos.
         kind: None draws from `settings.kinds`; NORMALS, SHADED or TEXTURED fixes it.
-        picture: (B,) bool, samples stored from pictures: no lamp shines on them; None = none is.
+        picture: (B,) PICTURE or DIRECTIONS for samples stored from pictures: no lamp shines on them; else 0. None =
+        none is.
 
     Returns:
         (B, 3, 3, size, size) uint8 RGB, channels first, views still in the order front, left, right.
     """
-    batch, views, source = stored.shape[:3]
+    return show(stored, draw(stored, photo, settings, rng, kind, picture))
+
+
+def draw(
+    stored: np.ndarray,
+    photo: np.ndarray,
+    settings: MixedViews,
+    rng: np.random.Generator,
+    kind: int | None = None,
+    picture: np.ndarray | None = None,
+) -> Draws:
+    """The random half of `augment`: what becomes of each view."""
+    batch, views = stored.shape[:2]
     size, count = settings.size, batch * views
     flips = np.empty((batch, views), bool)
     flips[:, 0] = rng.random(batch) < settings.flip
     flips[:, 1:] = (rng.random(batch) < settings.flip)[:, None]
+    order = np.tile(np.arange(views), (batch, 1))
     if views == 3:
-        order = np.tile(np.arange(views), (batch, 1))
         order[:, 1:] = np.where(flips[:, 1:2], [2, 1], [1, 2])
-        stored = np.take_along_axis(stored, order[:, :, None, None, None], axis=1)
 
     draws = rng.normal(size=(batch, views, 4))
     if not settings.mixed:
         draws[:] = draws[:, :1]
     draws = draws.reshape(count, 4)
-    angle = np.deg2rad(settings.rotation) * draws[:, 0]
     freedom = np.where(np.repeat(photo, views), 2.0, 1.0)
-    zoom = np.exp(settings.zoom * freedom * draws[:, 1])
-    shift = settings.shift * size * freedom[:, None] * draws[:, 2:]
     modes = np.repeat(rng.choice(3, batch, p=settings.kinds) if kind is None else np.full(batch, kind), views)
     modes = np.where(np.repeat(photo, views), TEXTURED, modes)
     if picture is not None:
-        modes = np.where(np.repeat(picture, views), PICTURE, modes)
+        modes = np.where(np.repeat(picture, views) > 0, np.repeat(picture, views), modes)
     lights = _lights(batch, rng)
     lights[..., 3:] *= np.where(modes[::views] == TEXTURED, _exposure(stored, rng), 1.0)[:, None, None]
-    lights = lights.repeat(views, axis=0)
     bends = rng.standard_normal((count, _NODES, _NODES, 4), np.float32)
     bends *= np.array([settings.bend * size] * 2 + [settings.tilt] * 2, np.float32)
-    images = np.empty((count, size, size, 3), np.uint8)
+    return Draws(
+        order=order,
+        flips=flips.ravel(),
+        angle=np.deg2rad(settings.rotation) * draws[:, 0],
+        zoom=np.exp(settings.zoom * freedom * draws[:, 1]),
+        shift=settings.shift * size * freedom[:, None] * draws[:, 2:],
+        bends=bends,
+        modes=modes,
+        lights=lights.repeat(views, axis=0),
+        backgrounds=_backgrounds(modes, size, rng),
+        **_photometric(modes, settings, rng),
+    )
+
+
+def show(stored: np.ndarray, draws: Draws) -> np.ndarray:
+    """The other half: what was drawn is done to the stored views (B, N, S, S, 7); returns as `augment`."""
+    batch, views, source = stored.shape[:3]
+    if views == 3:
+        stored = np.take_along_axis(stored, draws.order[:, :, None, None, None], axis=1)
+    size = draws.backgrounds.shape[1]
+    images = np.empty((batch * views, size, size, 3), np.uint8)
     _compose(
-        stored.reshape(count, source, source, CHANNELS), flips.ravel(), angle, zoom, shift, bends, modes, lights,
-        _backgrounds(modes, size, rng), images,
+        stored.reshape(-1, source, source, CHANNELS), draws.flips, draws.angle, draws.zoom, draws.shift, draws.bends,
+        draws.modes, draws.lights, draws.backgrounds, images,
     )  # fmt: skip
-    for image, mode in zip(images, modes, strict=True):
-        _photometric(image, mode, settings, rng)
+    for number, image in enumerate(images):
+        _retouch(image, draws, number)
     return np.ascontiguousarray(images.reshape(batch, views, size, size, 3).transpose(0, 1, 4, 2, 3))
 
 
@@ -162,7 +230,8 @@ def _backgrounds(modes: np.ndarray, size: int, rng: np.random.Generator) -> np.n
     """(n, size, size, 3) uint8: black for normals, else grey, a colour, or coloured clutter of random coarseness."""
     result = np.zeros((len(modes), size, size, 3), np.uint8)
     for image, mode in zip(result, modes, strict=True):
-        if mode == NORMALS:
+        if mode in (NORMALS, DIRECTIONS):
+            image[:] = 0 if mode == NORMALS else 128
             continue
         draw = rng.random()
         if draw < (0.7 if mode == SHADED else 0.35):  # a scan is drawn on grey, a photo was taken somewhere
@@ -177,24 +246,47 @@ def _backgrounds(modes: np.ndarray, size: int, rng: np.random.Generator) -> np.n
     return result
 
 
-def _photometric(image: np.ndarray, mode: int, settings: MixedViews, rng: np.random.Generator) -> None:
-    """In place: blur, contrast and gamma (not on normals, whose values are directions), noise, an occluding patch."""
-    size = len(image)
-    if rng.random() < settings.blur:
-        image[:] = cv2.GaussianBlur(image, (0, 0), float(rng.uniform(0.4, 1.4)))
-    if mode != NORMALS and rng.random() < 0.6:
-        gamma, gain = np.exp(rng.normal(0, 0.25)), rng.uniform(0.8, 1.2)
+def _photometric(modes: np.ndarray, settings: MixedViews, rng: np.random.Generator) -> dict[str, np.ndarray]:
+    """Blur, contrast and gamma (not where values are directions), noise, a patch that covers; see `Draws`."""
+    count, size = len(modes), settings.size
+
+    def chosen(share: float) -> np.ndarray:
+        return rng.random(count) < share
+
+    blur = np.where(chosen(settings.blur), rng.uniform(0.4, 1.4, count), 0.0)
+    directions = np.isin(modes, (NORMALS, DIRECTIONS))
+    other = chosen(0.6) & ~directions
+    gamma = np.where(other, np.exp(rng.normal(0, 0.25, count)), 1.0)
+    gain = np.where(other, rng.uniform(0.8, 1.2, count), 1.0)
+    grey = other & chosen(0.2)
+    noise = np.where(chosen(settings.noise), rng.uniform(1, 10, count), 0.0)
+    extent = rng.integers(size // 10, size // 3, (count, 2))
+    corner = (rng.random((count, 2)) * (size - extent)).astype(int)
+    patch = np.where(chosen(settings.occlusion)[:, None], np.concatenate([corner, extent], axis=1), 0)
+    colour = rng.integers(0, 256, (count, 3))
+    colour[directions] = np.where(modes == NORMALS, 0, 128)[directions, None]
+    return {
+        "blur": blur, "gamma": gamma, "gain": gain, "grey": grey, "noise": noise,
+        "noise_seed": rng.integers(0, 2**62, count), "patch": patch, "patch_colour": colour.astype(np.uint8),
+    }  # fmt: skip
+
+
+def _retouch(image: np.ndarray, draws: Draws, number: int) -> None:
+    """In place: what comes after the light."""
+    if draws.blur[number]:
+        image[:] = cv2.GaussianBlur(image, (0, 0), float(draws.blur[number]))
+    gamma, gain = draws.gamma[number], draws.gain[number]
+    if gamma != 1.0 or gain != 1.0:
         table = np.clip(255 * gain * (np.arange(256) / 255) ** gamma, 0, 255).astype(np.uint8)
         image[:] = table[image]
-        if rng.random() < 0.2:
-            image[:] = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)[..., None]
-    if rng.random() < settings.noise:
-        noise = rng.standard_normal(image.shape, np.float32) * np.float32(rng.uniform(1, 10))
+    if draws.grey[number]:
+        image[:] = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)[..., None]
+    if draws.noise[number]:
+        rng = np.random.default_rng(draws.noise_seed[number])
+        noise = rng.standard_normal(image.shape, np.float32) * np.float32(draws.noise[number])
         image[:] = np.clip(image + noise, 0, 255)
-    if rng.random() < settings.occlusion:
-        height, width = rng.integers(size // 10, size // 3, 2)
-        top, left = rng.integers(0, size - height), rng.integers(0, size - width)
-        image[top : top + height, left : left + width] = 0 if mode == NORMALS else rng.integers(0, 256, 3)
+    top, left, height, width = draws.patch[number]
+    image[top : top + height, left : left + width] = draws.patch_colour[number]
 
 
 @numba.njit(cache=True, nogil=True, fastmath=True)
@@ -206,7 +298,7 @@ def _compose(stored, flips, angles, zooms, shifts, bends, modes, lights, backgro
     cells = bends.shape[1] - 1
     per_cell = np.float32(cells / size)
     zero, half, one, two = np.float32(0), np.float32(0.5), np.float32(1), np.float32(2)
-    unit = np.float32(1 / 255)
+    unit, middle = np.float32(1 / 255), np.float32(128 / 255)
     for n in range(count):
         cos, sin = np.float32(np.cos(angles[n])), np.float32(np.sin(angles[n]))
         inverse = np.float32(1 / zooms[n])
@@ -257,11 +349,16 @@ def _compose(stored, flips, angles, zooms, shifts, bends, modes, lights, backgro
                 nx, ny = cos * nx - sin * ny + bend[2], sin * nx + cos * ny + bend[3]
                 length = np.sqrt(nx * nx + ny * ny + nz * nz) + np.float32(1e-6)
                 nx, ny, nz = nx / length, ny / length, nz / length
+                if modes[n] == 4:
+                    dx, dy = sample[3] / alpha - middle, sample[4] / alpha - middle
+                    dx = -dx if flips[n] else dx
+                    sample[3] = (cos * dx - sin * dy + middle) * alpha
+                    sample[4] = (sin * dx + cos * dy + middle) * alpha
                 for k in range(3):
                     if modes[n] == 0:
                         direction = nx if k == 0 else (ny if k == 1 else nz)
                         value = direction * half + half
-                    elif modes[n] == 3:
+                    elif modes[n] >= 3:
                         value = sample[3 + k] / alpha
                     else:
                         value = lights[n, 0, 3 + k]

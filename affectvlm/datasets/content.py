@@ -50,9 +50,12 @@ class Fingerprints:
         parts = [self.of_files(record)]
         if record.landmarks is not None:
             parts.append(f"landmarks {self._hash(self._root / record.landmarks)}")
+        for number, file in enumerate(record.frame_landmarks):
+            parts.append(f"landmarks {number} {'none' if file is None else self._hash(self._root / file)}")
         if not record.is_pictures:
-            beside = sorted(self._beside(self._root / record.files[0]))
-            parts += [f"{path.name.lower()} {self._hash(path)}" for path in beside]
+            for file in record.files:
+                beside = sorted(self._beside(self._root / file))
+                parts += [f"{path.name.lower()} {self._hash(path)}" for path in beside]
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
     def _beside(self, scan: Path) -> set[Path]:

@@ -40,6 +40,8 @@ class Draft:
     """Kind of file → how many were passed over, being no samples."""
     odd: dict[str, list[int]] = field(default_factory=dict)
     """What was not understood → the rows of a table that hold it."""
+    layout: str = LAYOUT
+    """What is wanted, for messages."""
 
     def exclude(self, what: str, why: str) -> None:
         self.excluded[what.encode("utf-8", "backslashreplace").decode()] = why
@@ -62,7 +64,7 @@ class Draft:
         if not self.records:
             reasons = listed(f"{what}: {why}" for what, why in self.excluded.items())
             found = reasons or ", ".join(self.remarks) or "nothing is in there"
-            raise ValueError(f"no usable face in {self.root.name or 'the folder'} ({found}); {LAYOUT}")
+            raise ValueError(f"no usable face in {self.root.name or 'the folder'} ({found}); {self.layout}")
         return Index(self.root, self.classes, tuple(self.records), self.excluded, tuple(self.remarks))
 
     def _join_subjects(self) -> None:
@@ -92,7 +94,9 @@ class Draft:
         fingerprints = Fingerprints(self.root)
 
         def sizes(record: Record) -> tuple[int, ...]:
-            return tuple((self.root / file).stat().st_size for file in record.files)
+            # of a sequence, three frames tell enough before anything is read
+            files = record.files[:: max(1, len(record.files) // 2)] if record.is_sequence else record.files
+            return (len(record.files), *((self.root / file).stat().st_size for file in files))
 
         def content(record: Record) -> str:
             try:

@@ -31,7 +31,7 @@ class Record:
     """One face.
 
     Attributes:
-        id: unique in its index and stable: the relative path of the first file.
+        id: unique in its index and stable: the relative path of the first file, or a data set's own name of the sample.
         subject: the person; two records with one subject never come into different splits.
         label: a name of the class set.
         files: relative paths: one scan file; or three pictures in the order front, left, right ("left" shows the

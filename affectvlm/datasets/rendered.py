@@ -14,7 +14,7 @@ A shard has up to SHARD faces: `shard_0007.npy` (n, 3, S, S, 7) uint8 (see `augm
     class        the record's label; also: further ones
     intensity    0 to 1, 0 for labels that are no emotion, null where it is not known
     photo        True for pictures
-    picture      the same; generated photo-like faces have surface directions and lack this key
+    picture      the same, and for sequences; generated photo-like faces have surface directions and lack this key
     subject      SOURCE-NAME: people of two data sets stay apart
     source, id   of the record; metadata: sex, age_group, ethnicity as far as known
     units        null: action units are not known
@@ -23,6 +23,9 @@ A shard has up to SHARD faces: `shard_0007.npy` (n, 3, S, S, 7) uint8 (see `augm
 Scans are read, turned and drawn as `Predictor` does it. A picture has no surface: its views hold its colours, the
 direction (0, 0, 1) and full coverage everywhere. Whoever shows records with "picture" has to leave out the light (the
 colours are lit already: brightness 1, no lamps) and must not show them as normals, which are the same everywhere.
+
+A sequence is stored in the same way: its pictures are the dynamic images of its views (`datasets.views`), and its
+record says in "frames" how many scans they are made of, and in "directions" whether red and green are directions.
 """
 
 from __future__ import annotations
@@ -35,20 +38,21 @@ import multiprocessing
 import os
 import zipfile
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from affectvlm.augmentation.views import CHANNELS, store
+from affectvlm.augmentation.views import CHANNELS
 from affectvlm.datasets.content import Fingerprints
 from affectvlm.datasets.records import Index, Record, listed
-from affectvlm.rendering import DEFAULT_YAWS, HALF_WIDTH_MM, VIEW_NAMES, render_buffers
+from affectvlm.datasets.views import ViewSize, picture_views, scan_views, sequence_settings, sequence_views
+from affectvlm.rendering import DEFAULT_YAWS, HALF_WIDTH_MM, VIEW_NAMES
 
 log = logging.getLogger(__name__)
 
@@ -60,17 +64,6 @@ SHARD = 256
 
 CONTENT = 1
 """Raise it when a change of reading, pose, photos or rendering changes the pixels: older faces are then not used."""
-
-FACING = (128, 128, 255)
-"""The direction (0, 0, 1) as stored views hold it."""
-
-
-@dataclass(frozen=True)
-class ViewSize:
-    """pixels: of a stored view; margin: its window over a model's, as in `data.FaceSet`."""
-
-    pixels: int = 128
-    margin: float = 128 / 112
 
 
 @dataclass(frozen=True)
@@ -103,12 +96,15 @@ class RenderedIndex:
 
 @dataclass(frozen=True)
 class _Task:
-    """Paths of a record, and where its views go."""
+    """Paths of a record, and where its views go; frames, frame_landmarks, kind: of a sequence."""
 
     files: tuple[Path, ...]
     landmarks: Path | None
     size: ViewSize
     stored: Path
+    frames: tuple[int, ...] | None = None
+    frame_landmarks: tuple[Path | None, ...] = ()
+    kind: str = "normals"
 
 
 def render_index(
@@ -116,6 +112,7 @@ def render_index(
     cache: str | Path,
     workers: int = 0,
     size: ViewSize = ViewSize(),  # noqa: B008  (frozen)
+    sequence_kind: str = "normals",
 ) -> RenderedIndex:
     """Render what is missing of an index and put its shards together.
 
@@ -133,8 +130,10 @@ def render_index(
     if not index.records:
         raise ValueError("the index holds no records; there is nothing to render")
     cache = Path(cache)
-    keys, failures = _keys(index, size)
-    tasks = {key: _task(index, record, size, _place(cache, key)) for record, key in _distinct(index, keys)}
+    keys, failures = _keys(index, size, sequence_kind)
+    tasks = {
+        key: _task(index, record, size, _place(cache, key), sequence_kind) for record, key in _distinct(index, keys)
+    }
     with _alone(cache):
         missing = {key: task for key, task in tasks.items() if _facts(task.stored) is None}
         if missing:
@@ -152,79 +151,15 @@ def render_index(
     return RenderedIndex(folder, len(kept), failures, doubtful, fresh=len(missing) - len(failed))
 
 
-def scan_views(
-    file: Path,
-    landmarks: Path | None = None,
-    size: ViewSize = ViewSize(),  # noqa: B008  (frozen)
-) -> tuple[np.ndarray, dict[str, Any]]:
-    """The stored views (3, S, S, 7) uint8 of a scan, as the predictor sees it; certainty of its pose, and doubts.
-
-    Landmarks are those of the scan's reader, or of another file; they give the pose its first guess.
-
-    Raises:
-        ScanError: the scan or the landmarks cannot be used.
-        ValueError: nothing of the scan lies in the front view.
-    """
-    from affectvlm.pose import frontalize
-    from affectvlm.scan_io import read_scan
-
-    scan = read_scan(file)
-    if landmarks is not None:
-        scan = replace(scan, landmarks=_landmarks(landmarks, scan.unit))
-    frontal = frontalize(scan)
-    views = store(render_buffers(frontal.scan, DEFAULT_YAWS, size.pixels, HALF_WIDTH_MM * size.margin))
-    if not views[0, ..., 6].any():
-        raise ValueError(f"{file.name}: nothing of it lies where the face should be")
-    certainty = float(frontal.pose.certainty)
-    doubt = "" if frontal.pose.is_face else f"no clear face was found (certainty {certainty:.2f})"
-    return views, {"certainty": round(certainty, 4), "doubt": doubt}
-
-
-def picture_views(
-    files: Sequence[Path],
-    size: ViewSize = ViewSize(),  # noqa: B008  (frozen)
-) -> tuple[np.ndarray, dict[str, Any]]:
-    """The stored views (3, S, S, 7) uint8 of front, left and right pictures, framed as the predictor frames photos but
-    with the margin around; and how sure it is that each shows a face.
-
-    Raises:
-        PhotoError: a picture cannot be read.
-    """
-    from affectvlm.photos import prepare_photos, read_photo
-    from affectvlm.photos.faces import cut_out
-
-    photos = [read_photo(file, f"{name} picture") for name, file in zip(VIEW_NAMES, files, strict=True)]
-    prepared = prepare_photos(*photos, size=size.pixels)
-    views = np.full((len(VIEW_NAMES), size.pixels, size.pixels, CHANNELS), 255, np.uint8)
-    views[..., :3] = FACING
-    for view, photo, box in zip(views, photos, prepared.boxes, strict=True):
-        view[..., 3:6] = cut_out(photo, replace(box, half=box.half * size.margin), size.pixels)
-    certainty = min(float(box.score) for box in prepared.boxes)
-    return views, {"certainty": round(certainty, 4), "doubt": "; ".join(prepared.warnings)}
-
-
-def _landmarks(file: Path, unit: str) -> dict[str, np.ndarray]:
-    """The landmarks of a file that has the unit of its scan, in millimetres."""
-    from affectvlm.scan import ScanError
-    from affectvlm.scan_io.landmarks import parse_bnd, parse_lm3
-    from affectvlm.scan_io.limits import MAX_NOTE_BYTES
-    from affectvlm.scan_io.raw import MILLIMETRES
-
-    parse = {".lm3": parse_lm3, ".bnd": parse_bnd}.get(file.suffix.lower())
-    if parse is None or file.stat().st_size > MAX_NOTE_BYTES:
-        raise ScanError(f"{file.name}: a .lm3 or .bnd file of at most {MAX_NOTE_BYTES:,} bytes is needed")
-    factor = MILLIMETRES.get(unit, 1.0)
-    return {name: (np.asarray(point) * factor).astype(np.float32) for name, point in parse(file.read_bytes()).items()}
-
-
-def _keys(index: Index, size: ViewSize) -> tuple[dict[str, str], dict[str, str]]:
+def _keys(index: Index, size: ViewSize, kind: str) -> tuple[dict[str, str], dict[str, str]]:
     """id → name of the views in the cache; and id → why, where a file cannot even be read."""
     fingerprints = Fingerprints(index.root)
     drawn = {"content": CONTENT, "yaws": DEFAULT_YAWS, "half_width": HALF_WIDTH_MM, **asdict(size)}
 
     def key(record: Record) -> tuple[str, str]:
         try:
-            text = json.dumps({**drawn, "of": fingerprints.of_views(record)}, sort_keys=True)
+            more = sequence_settings(kind) if record.is_sequence else {}
+            text = json.dumps({**drawn, **more, "of": fingerprints.of_views(record)}, sort_keys=True)
         except OSError as error:
             return "", f"cannot be read: {error.strerror or error}"
         return hashlib.sha256(text.encode()).hexdigest()[:32], ""
@@ -242,9 +177,12 @@ def _distinct(index: Index, keys: Mapping[str, str]) -> list[tuple[Record, str]]
     return list({keys[record.id]: (record, keys[record.id]) for record in index.records if record.id in keys}.values())
 
 
-def _task(index: Index, record: Record, size: ViewSize, stored: Path) -> _Task:
-    landmarks = None if record.landmarks is None else index.root / record.landmarks
-    return _Task(tuple(index.root / file for file in record.files), landmarks, size, stored)
+def _task(index: Index, record: Record, size: ViewSize, stored: Path, kind: str) -> _Task:
+    def place(file: str | None) -> Path | None:
+        return None if file is None else index.root / file
+
+    files, frame_landmarks = tuple(map(place, record.files)), tuple(map(place, record.frame_landmarks))
+    return _Task(files, place(record.landmarks), size, stored, record.frames, frame_landmarks, kind)
 
 
 @contextmanager
@@ -320,7 +258,9 @@ def _render_one(task: _Task) -> str:
     """Render and keep one face; why it is not possible, "" where it is. Only a cache that cannot be written is an
     error."""
     try:
-        if len(task.files) == 3:
+        if task.frames is not None:
+            views, facts = sequence_views(task.files, task.frames, task.frame_landmarks, task.size, task.kind)
+        elif len(task.files) == 3:
             views, facts = picture_views(task.files, task.size)
         else:
             views, facts = scan_views(task.files[0], task.landmarks, task.size)
@@ -352,18 +292,20 @@ def _facts(stored: Path) -> dict[str, Any] | None:
 
 def _entry(record: Record, facts: Mapping[str, Any]) -> dict[str, Any]:
     """The record of a shard; see above."""
+    frames = {"frames": len(record.files), "directions": facts.get("kind") == "normals"} if record.is_sequence else {}
     return {
         "class": record.label,
         "also": list(record.also),
         "intensity": 0.0 if record.label in REJECTION else record.intensity,
         "photo": record.is_pictures,
-        "picture": record.is_pictures,
+        "picture": record.is_pictures or record.is_sequence,
         "subject": f"{record.source}-{record.subject}",
         "source": record.source,
         "units": None,
         "id": record.id,
         "metadata": dict(record.metadata),
         "certainty": facts["certainty"],
+        **frames,
     }
 
 

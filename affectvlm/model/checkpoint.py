@@ -59,6 +59,7 @@ class Card:
         prompts: the words of the model; they also hold its classes and rejection rows, in order.
         view_names, yaws: the N views in order, and the head's turn in each, in degrees (> 0: nose toward image right).
         image_kind: what the views show: shaded, textured, depth or normals.
+        temporal: trained on dynamic images of sequences; single faces are none of its business.
         half_width: of the orthographic window about the nose tip, in mm.
         image_size: side of the square image the tower takes, in pixels.
         mean, std: RGB normalisation for pixels in [0, 1].
@@ -83,6 +84,7 @@ class Card:
     view_names: tuple[str, ...] = VIEW_NAMES
     yaws: tuple[float, ...] = DEFAULT_YAWS
     image_kind: str = "shaded"
+    temporal: bool = False
     half_width: float = HALF_WIDTH_MM
     temperature: float = 1.0
     training_data: Mapping[str, Any] = field(default_factory=dict)
@@ -111,6 +113,7 @@ class Card:
             _need(getattr(self, key).strip() != "", key, getattr(self, key), "a string that is not empty")
         for key in ("model_cfg", "training_data", "metrics"):
             _need(isinstance(getattr(self, key), Mapping), key, getattr(self, key), "an object")
+        _need(isinstance(self.temporal, bool), "temporal", self.temporal, "true or false")
         _need(isinstance(self.prompts, PromptSet), "prompts", self.prompts, "a PromptSet")
         _check_config(self.model_cfg)
         self._check_views()

@@ -127,6 +127,11 @@ class MultiviewCLIP(nn.Module):
         index = torch.tensor([places[prompt] for prompt in prompts], device=device)
         return F.normalize(features, dim=-1)[index]
 
+    def reads_whole(self, prompt: str) -> bool:
+        """Whether the text tower takes the prompt to its end; of a longer one it takes the beginning."""
+        ends = 2  # the tokens before and after every text
+        return len(self._tokenizer.encode(prompt)) + ends <= self._tokenizer.context_length
+
     def text_bank(self, prompts: PromptSet) -> Tensor:
         """One feature per class and rejection row, the normalised mean of its prompts: (K + R, D) of unit length."""
         rows = [prompts.bank_prompts(row) for row in prompts.rows]

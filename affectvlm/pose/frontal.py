@@ -112,19 +112,22 @@ def find_pose(scan: Scan) -> Pose:
     return _find(tidy(scan))
 
 
-def frontalize(scan: Scan, correction: tuple[float, float, float] = (0.0, 0.0, 0.0)) -> FrontalScan:
+def frontalize(
+    scan: Scan, correction: tuple[float, float, float] = (0.0, 0.0, 0.0), pose: Pose | None = None
+) -> FrontalScan:
     """The face of a scan, cleaned, turned to the canonical frame, cropped, and meshed if it was a point cloud.
 
     Args:
         scan: any orientation, size and surroundings.
         correction: yaw, pitch, roll in degrees by which the face is turned further, about the nose tip
             (yaw > 0 turns the nose toward +x, the viewer's right).
+        pose: where the face is, if that is known already (frames of a sequence); None looks for it.
 
     Raises:
         ScanError: the geometry is unusable, see `find_pose`.
     """
     scan = tidy(scan)
-    pose = _find(scan)
+    pose = _find(scan) if pose is None else pose
     if any(correction):
         turned = turn(*correction)
         pose = replace(pose, rotation=turned @ pose.rotation, translation=turned @ pose.translation)

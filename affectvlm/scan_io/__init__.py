@@ -15,7 +15,8 @@ Formats: OBJ with MTL and texture, PLY (ASCII and binary), STL (ASCII and binary
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
@@ -23,6 +24,7 @@ import numpy as np
 
 from affectvlm.scan import Scan, ScanError
 from affectvlm.scan_io import bnt, gltf, landmarks, obj, off, ply, points, stl, vrml
+from affectvlm.scan_io.gltf_animation import Animation, is_animated
 from affectvlm.scan_io.raw import RawScan, finish
 from affectvlm.scan_io.sniff import UNKNOWN_BINARY, UNKNOWN_TEXT, looks_like
 from affectvlm.scan_io.source import ScanFile, open_source
@@ -49,12 +51,12 @@ MAX_MESSAGE = 500
 SAME_FORMAT = {".vrml": ".wrl", ".gltf": ".glb", ".pts": ".xyz"}
 
 
-def read_scan(source: str | Path | bytes | BinaryIO, name: str | None = None) -> Scan:
+def read_scan(source: str | Path | bytes | BinaryIO | ScanFile, name: str | None = None) -> Scan:
     """Read one scan.
 
     Args:
         source: a path, the bytes of a file, or a binary file. Materials, textures and landmarks are looked for beside a
-            path; with bytes they can only come in the same zip.
+            path; with bytes they can only come in the same zip. Or a `ScanFile`, opened by us (frames of a sequence).
         name: the file's name where `source` does not tell it. Its extension says the format; without one the content
             does.
 
@@ -65,11 +67,59 @@ def read_scan(source: str | Path | bytes | BinaryIO, name: str | None = None) ->
     Raises:
         ScanError: whatever is wrong with the file: missing, empty, cut off, damaged, too large, unsafe, no scan.
     """
+    with _guarded(shown := _shown(source, name)):
+        return _read(open_source(source, name, tuple(READERS)), shown)
+
+
+def open_animation(source: str | Path | bytes | BinaryIO, name: str | None = None) -> Animation:
+    """The animation of a glTF or GLB file, given as to `read_scan`; `scan_at` reads it.
+
+    Raises:
+        ScanError: as `read_scan`, or a file without animation.
+    """
+    with _guarded(_shown(source, name)):
+        file = open_source(source, name, tuple(READERS))
+        if looks_like(file.data)[0] not in gltf.READERS:
+            raise ScanError("not a glTF; only glTF and GLB files hold an animation")
+        return Animation(file)
+
+
+def holds_animation(source: str | Path | bytes | BinaryIO, name: str | None = None) -> bool:
+    """Whether a file, given as to `read_scan`, is a glTF with an animation.
+
+    Raises:
+        ScanError: the file cannot be opened, or is a damaged glTF.
+    """
+    with _guarded(_shown(source, name)):
+        file = open_source(source, name, tuple(READERS))
+        return looks_like(file.data)[0] in gltf.READERS and is_animated(file)
+
+
+def scan_at(animation: Animation, seconds: float, unit: str | None = None) -> Scan:
+    """An animated scene at one moment, as `read_scan` gives a scan; `unit` "mm", "cm" or "m" where it is known.
+
+    Raises:
+        ScanError: nothing usable is left of the shape.
+    """
+    shown = f"{_shown(None, animation.name)} at {seconds:.2f} s"
+    with _guarded(shown):
+        raw = animation.raw(seconds)
+        raw.unit = unit
+        return finish(raw, shown)
+
+
+def _shown(source: object, name: str | None) -> str:
+    """The name of a file for messages, never with its folder."""
     shown = name or (source if isinstance(source, str) else getattr(source, "name", ""))
-    shown = Path(str(shown)[-300:]).name.replace("\0", "") or "the scan"
+    return Path(str(shown)[-300:]).name.replace("\0", "") or "the scan"
+
+
+@contextmanager
+def _guarded(shown: str) -> Iterator[None]:
+    """Whatever goes wrong with a file ends in a ScanError that names it."""
     try:
         with np.errstate(all="ignore"):  # damaged numbers overflow on the way; `finish` judges what came out
-            scan = _read(open_source(source, name, tuple(READERS)), shown)
+            yield
     except ScanError as error:
         raise ScanError(f"{shown}: {_plain(str(error))}") from None
     except MemoryError:
@@ -77,7 +127,6 @@ def read_scan(source: str | Path | bytes | BinaryIO, name: str | None = None) ->
     except Exception as error:  # noqa: BLE001  the last net: a stranger's file must never end in anything else
         log.warning("unexpected %s while reading a scan", type(error).__name__, exc_info=True)
         raise ScanError(f"{shown}: damaged in a way we did not foresee ({type(error).__name__})") from error
-    return scan
 
 
 def _read(file: ScanFile, shown: str) -> Scan:

@@ -31,7 +31,7 @@ def read(file: ScanFile) -> RawScan:
     parts: list[Part] = []
     vertices = faces = 0
     for primitive, matrix in _drawn(document):
-        part = _primitive(document, primitive, matrix) if isinstance(primitive, dict) else None
+        part = read_primitive(document, primitive, matrix) if isinstance(primitive, dict) else None
         if part is not None:
             vertices, faces = vertices + len(part.vertices), faces + len(part.faces)
             check_counts(vertices, faces)  # at every step: one mesh may be drawn by thousands of nodes
@@ -40,7 +40,7 @@ def read(file: ScanFile) -> RawScan:
         raise ScanError("a glTF scene without triangles or points")
     if any(len(part.faces) for part in parts):
         parts = [part for part in parts if len(part.faces)]
-    return _merged(document, parts)
+    return merged(document, parts)
 
 
 def _drawn(document: Document) -> list[tuple[Any, np.ndarray]]:
@@ -52,14 +52,14 @@ def _drawn(document: Document) -> list[tuple[Any, np.ndarray]]:
         meshes = meshes if isinstance(meshes, list) else []
         return [(p, np.eye(4)) for i in range(len(meshes)) for p in items(document.item("meshes", i), "primitives")]
     found, seen = [], set()
-    todo = [(root, np.eye(4)) for root in _roots(document)]
+    todo = [(root, np.eye(4)) for root in scene_roots(document)]
     while todo:
         index, matrix = todo.pop()
         if index in seen:
             raise ScanError("a glTF node with two parents; a tree is needed")
         seen.add(index)
         node = document.item("nodes", index)
-        matrix = matrix @ _local_matrix(node)
+        matrix = matrix @ local_matrix(node)
         if "mesh" in node:
             found += [(p, matrix) for p in items(document.item("meshes", node["mesh"]), "primitives")]
             if len(found) > MAX_SCENE_NODES:
@@ -68,7 +68,7 @@ def _drawn(document: Document) -> list[tuple[Any, np.ndarray]]:
     return found
 
 
-def _roots(document: Document) -> list[int]:
+def scene_roots(document: Document) -> list[int]:
     scenes = document.json.get("scenes")
     if isinstance(scenes, list) and scenes:
         roots = items(document.item("scenes", document.json.get("scene", 0)), "nodes")
@@ -79,7 +79,7 @@ def _roots(document: Document) -> list[int]:
     return [index for index in range(len(nodes)) if index not in children]
 
 
-def _local_matrix(node: dict[str, Any]) -> np.ndarray:
+def local_matrix(node: dict[str, Any]) -> np.ndarray:
     if "matrix" in node:
         return floats(node, "matrix", 16, []).reshape(4, 4).T
     x, y, z, w = floats(node, "rotation", 4, [0, 0, 0, 1])
@@ -105,7 +105,7 @@ class Part:
     material: Any
 
 
-def _primitive(document: Document, primitive: dict[str, Any], matrix: np.ndarray) -> Part | None:
+def read_primitive(document: Document, primitive: dict[str, Any], matrix: np.ndarray) -> Part | None:
     mode = primitive.get("mode", TRIANGLES)
     if mode not in (POINTS, TRIANGLES, STRIP, FAN):
         return None  # lines
@@ -233,7 +233,7 @@ def _image(document: Document, texture: dict[str, Any]) -> np.ndarray | None:
     return decode_image(data, what, document.warnings)
 
 
-def _merged(document: Document, parts: list[Part]) -> RawScan:
+def merged(document: Document, parts: list[Part]) -> RawScan:
     """All parts in one `RawScan`; each distinct texture is decoded once."""
     counts = [len(part.vertices) for part in parts]
     starts = np.cumsum(counts) - counts

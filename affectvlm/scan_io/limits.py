@@ -28,6 +28,13 @@ MAX_LINES = 16_000_000
 MAX_LINE_BYTES = 16 * MIB
 """Most lines of a text file that is read by lines, and the longest one."""
 
+MAX_SERIES_FRAMES = 10_000
+MAX_SERIES_MEMBERS = 40_000
+"""Most frames of a sequence, and most files of the folder or archive that holds them with their textures."""
+
+MAX_SERIES_BYTES = 16 * 1024 * MIB
+"""Largest sum of the sizes of the members of such an archive. They are unpacked one at a time: it bounds time alone."""
+
 MAX_TEXTURE_PIXELS = 2**26
 """Largest texture, or all textures of one scan together: 8192 x 8192 pixels, 192 MiB as RGB."""
 

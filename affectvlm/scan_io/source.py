@@ -99,13 +99,17 @@ class ScanFile:
         return os.path.splitext(self.name)[1].lower()
 
 
-def open_source(source: str | Path | bytes | BinaryIO, name: str | None, extensions: Iterable[str]) -> ScanFile:
-    """The scan file behind a path, bytes or a binary file; archives are opened in memory.
+def open_source(
+    source: str | Path | bytes | BinaryIO | ScanFile, name: str | None, extensions: Iterable[str]
+) -> ScanFile:
+    """The scan file behind a path, bytes or a binary file; archives are opened in memory. One that is open is checked.
 
     Raises ScanError where there is no such file, it is too large, or the archive is unsafe or holds no single scan.
     """
     if isinstance(source, (str, Path)):
         file = _open_path(Path(source))
+    elif isinstance(source, ScanFile):
+        file = source
     elif isinstance(source, (bytes, bytearray, memoryview)):
         file = ScanFile("", bytes(source))
     elif hasattr(source, "read"):
@@ -192,7 +196,7 @@ def _unzip(file: ScanFile, extensions: tuple[str, ...]) -> ScanFile:
         raise ScanError(f"a zip of more than {MAX_MEMBERS} entries; at most so many are accepted")
     try:
         archive = zipfile.ZipFile(io.BytesIO(file.data))
-        members = [_checked(info) for info in archive.infolist() if not info.is_dir()]
+        members = [checked_member(info) for info in archive.infolist() if not info.is_dir()]
     except ScanError:
         raise
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError, EOFError, UnicodeError) as error:
@@ -203,7 +207,7 @@ def _unzip(file: ScanFile, extensions: tuple[str, ...]) -> ScanFile:
             f"a zip of {len(file.data):,} bytes that unpacks to {unpacked:,}; at most {MAX_UNPACKED_BYTES:,} and "
             f"{MAX_EXPANSION} times its size are accepted"
         )
-    infos = {info.filename: info for info in members if not _is_litter(info.filename)}
+    infos = {info.filename: info for info in members if not is_litter(info.filename)}
     nested = [name for name in infos if name.lower().endswith(ARCHIVES)]
     if nested:
         raise ScanError(f"the zip holds another archive ({nested[0][:80]!r}); a scan and its files are needed")
@@ -227,18 +231,18 @@ def _unzip(file: ScanFile, extensions: tuple[str, ...]) -> ScanFile:
         return [PurePosixPath(name).name for name in by_name if str(PurePosixPath(name).parent) == inside]
 
     def load(name: str, most: int) -> bytes | None:
-        return _read_member(archive, infos[by_name[name]], most)
+        return read_member(archive, infos[by_name[name]], most)
 
     images = [name for name in by_name if name.lower().endswith(IMAGE_EXTENSIONS)]
     return ScanFile(
         PurePosixPath(scans[0]).name,
-        _read_member(archive, infos[scans[0]], MAX_FILE_BYTES),
+        read_member(archive, infos[scans[0]], MAX_FILE_BYTES),
         Siblings(names, load),
         images[0] if len(images) == 1 else None,
     )
 
 
-def _checked(info: zipfile.ZipInfo) -> zipfile.ZipInfo:
+def checked_member(info: zipfile.ZipInfo) -> zipfile.ZipInfo:
     """A member whose name and kind are safe; ScanError otherwise. (No member is ever written to disk.)"""
     name = info.filename
     parts = PurePosixPath(name.replace("\\", "/")).parts
@@ -251,12 +255,12 @@ def _checked(info: zipfile.ZipInfo) -> zipfile.ZipInfo:
     return info
 
 
-def _is_litter(name: str) -> bool:
+def is_litter(name: str) -> bool:
     parts = name.lower().split("/")
     return any(part in LITTER for part in parts) or parts[-1].startswith("._")
 
 
-def _read_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, most: int) -> bytes:
+def read_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, most: int) -> bytes:
     if info.file_size > most:
         raise ScanError(f"{info.filename[:80]} unpacks to {info.file_size:,} bytes; at most {most:,} are accepted")
     try:
