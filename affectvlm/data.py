@@ -2,6 +2,7 @@
 
 A cache is a folder of shards. `shard_0007.npy` holds the stored views of 256 faces, (256, 3, S, S, 7) uint8 (see
 `augmentation.views.store`); `shard_0007.json` holds their records: label, intensity, subject, source, metadata.
+Faces of files have listings alone, see `datasets.rendered`.
 Shards are written whole or not at all, so a killed run goes on where it was, and two runs with the same settings
 share one cache.
 """
@@ -130,7 +131,7 @@ class RenderedFaces:
     ) -> None:
         self.classes, self.rejection = tuple(classes), tuple(rejection)
         self.rows = self.classes + self.rejection
-        self._shards: list[np.ndarray] = []
+        self._shards: list[Any] = []
         self._where: list[tuple[int, int]] = []
         self.records: list[dict] = []
         for number, folder in enumerate(folders):
@@ -139,7 +140,7 @@ class RenderedFaces:
                 if left is not None and left <= 0:
                     break
                 records = json.loads(file.read_text("utf-8"))[:left]
-                self._shards.append(np.load(file.with_suffix(".npy"), mmap_mode="r"))
+                self._shards.append(open_shard(file, records))
                 kept = [row for row, record in enumerate(records) if self._wanted(record, photos)]
                 self._where += [(len(self._shards) - 1, row) for row in kept]
                 self.records += [records[row] for row in kept]
@@ -173,6 +174,24 @@ class RenderedFaces:
         """Index arrays in order, for scoring each face once."""
         for start in range(0, len(self), size):
             yield np.arange(start, min(start + size, len(self)))
+
+
+def open_shard(listing: Path, records: Sequence[dict]) -> Any:
+    """The stored views of a shard: item `row` is (3, S, S, 7) uint8. Generated faces lie in one array beside their
+    listing; faces of files lie each in a file of its own, which any number of listings may name."""
+    array = listing.with_suffix(".npy")
+    if array.is_file():
+        return np.load(array, mmap_mode="r")
+    return _FaceFiles([listing.parent / record["stored"] for record in records])
+
+
+class _FaceFiles:
+    def __init__(self, files: Sequence[Path]) -> None:
+        self._files = files
+
+    def __getitem__(self, row: int) -> np.ndarray:
+        with np.load(self._files[row]) as content:
+            return content["views"]
 
 
 def class_name(record: dict) -> str:

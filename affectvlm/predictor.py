@@ -265,8 +265,9 @@ class Predictor:
         views = rendering.picture(look.buffers, "textured")
         dynamic.setflags(write=False)
         prediction = self._prediction(
-            answer, views, dynamic if temporal else look.inputs, "sequence", face.pose, face.scan, dict.fromkeys(warnings), timings
-        )
+            answer, views, dynamic if temporal else look.inputs, "sequence", face.pose, face.scan,
+            dict.fromkeys(warnings), timings,
+        )  # fmt: skip
         return replace(prediction, curve=curve, dynamic_images=dynamic)
 
     def _answer_photos(self, photos: PreparedPhotos, clock: Clock) -> Prediction:

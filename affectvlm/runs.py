@@ -10,6 +10,7 @@
         predictions.json   of each test face
         tensorboard/       the same curves             log.txt        what the shell said
         lock               held by the writing process; stop    a request to stop
+        started.json       how it was started, where the app did (`affectvlm.starting`)
 
 Files are written whole or not at all, so a kill at any time leaves a folder that can be read and gone on with. The
 lock is the operating system's: it falls with the process that holds it, whatever ends it.
@@ -28,6 +29,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -36,7 +38,12 @@ from typing import Any
 EVENTS, CONFIG, METRICS, PREDICTIONS, LAST, BEST, MODEL = (
     "events.jsonl", "config.yaml", "metrics.json", "predictions.json", "last.ckpt", "best.safetensors", "model",
 )  # fmt: skip
+STARTED, LOG, LOCK, STOP = "started.json", "log.txt", "lock", "stop"
+HANDED_LOCK = "AFFECTVLM_RUN_LOCK"
+"""Environment variable: number of the open file by which whoever started this process already holds the run's lock."""
+
 _PACKAGES = ("torch", "open_clip_torch", "pytorch-lightning", "numpy", "numba", "safetensors")
+_ATTEMPTS = 5
 _SPARE_BYTES = 32 << 20
 """Kept free beside a checkpoint, for events and exported files."""
 
@@ -66,20 +73,15 @@ class Run:
             raise RunError(f"there is no run in {folder}: nothing to resume")
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o644)
+            lock = _handed_lock(folder)
         except OSError as error:
             raise RunError(f"the run folder {folder} cannot be made: {error.strerror}") from error
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            os.close(lock)
-            raise RunError(f"a training is running in {folder}; stop it first, or choose another run.name") from error
+        lock = take_lock(folder) if lock is None else lock
         if has_run and not resume:
             os.close(lock)
             raise RunError(f"{folder} holds a run already; --resume goes on with it, another run.name starts anew")
-        os.ftruncate(lock, 0)
-        os.write(lock, json.dumps({"process": os.getpid(), "host": platform.node()}).encode())
-        (folder / "stop").unlink(missing_ok=True)
+        sign_lock(lock, os.getpid())
+        (folder / STOP).unlink(missing_ok=True)
         return cls(folder, lock)
 
     @classmethod
@@ -123,7 +125,7 @@ class Run:
 
     @property
     def stop_requested(self) -> bool:
-        return (self.folder / "stop").exists()
+        return (self.folder / STOP).exists()
 
     def close(self) -> None:
         """Let go of the folder; a second call does nothing."""
@@ -135,6 +137,70 @@ class Run:
             self._lock = None
 
 
+def take_lock(folder: Path) -> int:
+    """The run's lock, held by this process until the number returned is closed.
+
+    Raises:
+        RunError: another process holds it, or it cannot be made.
+    """
+    try:
+        lock = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError as error:
+        raise RunError(f"the run folder {folder} cannot be made: {error.strerror}") from error
+    for _ in range(_ATTEMPTS):
+        with suppress(OSError):
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return lock
+        time.sleep(0.02)  # `is_running` may have held it for a moment
+    os.close(lock)
+    raise RunError(f"a training is running in {folder}; stop it first, or choose another run.name")
+
+
+def sign_lock(lock: int, process: int) -> None:
+    """Write into a held lock which process it stands for."""
+    os.ftruncate(lock, 0)
+    started = process_start(process)
+    os.pwrite(lock, json.dumps({"process": process, "host": platform.node(), "started": started}).encode(), 0)
+
+
+def holder(folder: str | Path) -> int | None:
+    """The process that the lock of a running run names, if it is one of this machine and still the same; else None.
+
+    A number alone would not do: the system gives it to another process once the first has ended.
+    """
+    if not is_running(folder):
+        return None
+    try:
+        named = json.loads((Path(folder) / LOCK).read_text("utf-8"))
+        process, host, started = int(named["process"]), named["host"], named.get("started")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+    return process if process > 1 and host == platform.node() and started == process_start(process) else None
+
+
+def process_start(process: int) -> int | None:
+    """When a process began, in clock ticks since the machine did; None where there is no such process, or no /proc."""
+    try:
+        return int(Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[19])
+    except (OSError, ValueError, IndexError):
+        return None
+
+
+def _handed_lock(folder: Path) -> int | None:
+    """The lock that the starting process took for this one; None where it did not, or for another run."""
+    number = os.environ.pop(HANDED_LOCK, "")
+    if not number.isdigit():
+        return None
+    try:
+        same = os.path.samestat(os.fstat(int(number)), (folder / LOCK).stat())
+    except OSError:
+        return None
+    if not same:
+        return None
+    os.set_inheritable(int(number), False)  # processes started from here must not keep the run locked
+    return int(number)
+
+
 @dataclass(frozen=True)
 class Status:
     """How a run stands.
@@ -142,7 +208,10 @@ class Status:
     Attributes:
         state: "running", "finished", "stopped" (asked to, or early), "failed" (it said why) or "died" (it did not).
         step, steps: done and planned. eta_s: seconds left while it runs, else None.
-        best: validation UAR of the best weights so far, or None. message: of a failure.
+        best: validation UAR of the best weights so far, or None. message: of a failure; of a run that died without a
+            word, the last line of its log.
+        phase: of a running one: "preparing" (imports, faces), "training", or "finishing" (all steps done; scores).
+        stopping: it was asked to stop.
     """
 
     state: str
@@ -151,6 +220,8 @@ class Status:
     eta_s: float | None
     best: float | None
     message: str
+    phase: str = ""
+    stopping: bool = False
 
 
 def status(folder: str | Path) -> Status:
@@ -160,38 +231,65 @@ def status(folder: str | Path) -> Status:
         RunError: there is no run in the folder.
     """
     folder = Path(folder)
-    if not (folder / CONFIG).is_file():
+    if not is_run(folder):
         raise RunError(f"there is no run in {folder}")
     step = steps = 0
     eta = best = None
     ended: Mapping[str, Any] = {}
+    kind, said = "end", 0.0
     for event in events(folder):
+        kind, said = event["kind"], event.get("time", said)
         step, steps = event.get("step", step), event.get("steps", steps)
         eta = event.get("eta_s", eta)
         best = event.get("best", best)
-        ended = event if event["kind"] == "end" else {} if event["kind"] == "start" else ended
-    running = is_running(folder)
-    state = "running" if running else ended.get("state", "died")
-    return Status(state, step, steps, eta if running else None, best, ended.get("message", ""))
+        ended = event if kind == "end" else {} if kind == "start" else ended
+    if is_running(folder):
+        with suppress(OSError):  # what was said before the lock was taken is of an earlier start
+            kind = kind if said >= (folder / LOCK).stat().st_mtime - 0.1 else "end"
+        phase = "preparing" if kind == "end" else "finishing" if steps and step >= steps else "training"
+        stopping = (folder / STOP).exists()
+        return Status("running", step, steps, eta if phase == "training" else None, best, "", phase, stopping)
+    if not ended:
+        return Status("died", step, steps, None, best, last_words(folder))
+    return Status(ended["state"], step, steps, None, best, ended.get("message", ""))
+
+
+def is_run(folder: str | Path) -> bool:
+    """Whether a training was, or was to be, kept in the folder."""
+    return any((Path(folder) / name).is_file() for name in (CONFIG, STARTED))
+
+
+def last_words(folder: str | Path, lines: int = 1) -> str:
+    """The last lines of what the shell said, without empty ones; "" where it said nothing."""
+    try:
+        with (Path(folder) / LOG).open("rb") as file:
+            file.seek(0, os.SEEK_END)
+            file.seek(max(0, file.tell() - 300 * lines))
+            text = file.read().decode("utf-8", "replace")
+    except OSError:
+        return ""
+    return "\n".join([line.rstrip() for line in text.splitlines() if line.strip()][-lines:])
 
 
 def events(folder: str | Path) -> Iterator[dict[str, Any]]:
-    """The events of a run in order; a last line cut by a kill is left out."""
+    """The events of a run in order; a line cut by a kill, or that says not what it is, is left out."""
     try:
         lines = (Path(folder) / EVENTS).read_text("utf-8").splitlines()
     except OSError:
         return
     for line in lines:
         try:
-            yield json.loads(line)
+            event = json.loads(line)
         except json.JSONDecodeError:
             continue
+        if isinstance(event, dict) and "kind" in event:
+            yield event
 
 
 def is_running(folder: str | Path) -> bool:
     """Whether some process on this machine holds the run."""
     try:
-        lock = os.open(Path(folder) / "lock", os.O_RDONLY)
+        lock = os.open(Path(folder) / LOCK, os.O_RDONLY)
     except OSError:
         return False
     try:
@@ -205,19 +303,58 @@ def is_running(folder: str | Path) -> bool:
 
 def request_stop(folder: str | Path) -> None:
     """Ask a run to save and end after its present step."""
-    (Path(folder) / "stop").touch()
+    (Path(folder) / STOP).touch()
+
+
+def settings_of(folder: str | Path) -> dict[str, Any]:
+    """The settings of a run, by section; empty where they cannot be read."""
+    import yaml
+
+    folder = Path(folder)
+    try:
+        if (folder / CONFIG).is_file():
+            found = yaml.safe_load((folder / CONFIG).read_text("utf-8"))
+        else:
+            found = json.loads((folder / STARTED).read_text("utf-8"))["settings"]
+    except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def list_runs(root: str | Path) -> list[Path]:
-    """Folders of runs, the newest first."""
-    found = [file.parent for file in Path(root).glob(f"*/{CONFIG}")]
-    return sorted(found, key=lambda folder: -(folder / CONFIG).stat().st_mtime)
+    """Folders of runs, the newest first; also of those that have only just been started."""
+    times: dict[Path, float] = {}
+    for name in (CONFIG, STARTED):
+        for file in Path(root).glob(f"*/{name}"):
+            try:
+                changed = file.stat().st_mtime
+            except FileNotFoundError:  # deleted while we look
+                continue
+            if not file.parent.name.startswith("."):
+                times[file.parent] = max(changed, times.get(file.parent, 0.0))
+    return sorted(times, key=lambda folder: -times[folder])
+
+
+def models(root: str | Path) -> dict[str, Path]:
+    """Name of a run → folder of the model it exported, the newest first."""
+    cards = [card for card in Path(root).glob(f"*/{MODEL}/card.json") if not card.parts[-3].startswith(".")]
+    folders = sorted((card.parent for card in cards), key=lambda folder: -folder.stat().st_mtime)
+    return {folder.parent.name: folder for folder in folders}
 
 
 def free_name(root: str | Path, stem: str) -> str:
     """`stem`-001, or the next number that no folder under `root` has."""
     taken = {folder.name for folder in Path(root).glob(f"{stem}-*")}
     return next(name for number in range(1, 10_000) if (name := f"{stem}-{number:03d}") not in taken)
+
+
+def duration(seconds: float) -> str:
+    """90 → "2 min": as a person would say it."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if seconds < 5400:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"
 
 
 def environment() -> dict[str, Any]:

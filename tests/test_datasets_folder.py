@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import json
 import multiprocessing
@@ -639,11 +640,45 @@ def test_a_stopped_run_goes_on(tmp_path, fake, monkeypatch):
     monkeypatch.setattr(rendered, "scan_views", good)
     result = render_index(index, tmp_path / "cache", 1, size=SMALL)
     assert result.fresh == 3 and len(fake) == len(set(fake)) == 6
-    array = np.load(result.folder / "shard_0001.npy")
-    (result.folder / "shard_0001.json").unlink()  # as if killed between the two files
+    views = RenderedFaces([result.folder]).views(range(6))
+    (result.folder / "shard_0001.json").unlink()  # as if killed before it was written
     render_index(index, tmp_path / "cache", 1, size=SMALL)
-    np.testing.assert_array_equal(np.load(result.folder / "shard_0001.npy"), array)
+    np.testing.assert_array_equal(RenderedFaces([result.folder]).views(range(6)), views)
     assert len(fake) == 6
+
+
+def test_folds_share_the_stored_views(tmp_path, fake):
+    index = many(tmp_path / "in", 6)
+    folders = [render_index(index.select(people), tmp_path / "cache", 1, size=SMALL).folder
+               for people in (index.subjects, index.subjects[:2], index.subjects[1:])]  # fmt: skip
+    stored = list((tmp_path / "cache" / "faces").rglob("*.npz"))
+    assert len(stored) == 6 and len(set(folders)) == 3
+    for folder in folders:
+        assert [file.name for file in folder.iterdir()] == ["shard_0000.json"]
+
+
+def test_files_are_hashed_again_only_where_they_changed(tmp_path, monkeypatch):
+    index = many(tmp_path / "in", 3)
+    memory = tmp_path / "cache" / "fingerprints.json"
+    for record in index.records:
+        os.utime(tmp_path / "in" / record.files[0], ns=(10**18, 10**18))
+
+    def prints():
+        read = []
+        real = hashlib.file_digest
+        monkeypatch.setattr(hashlib, "file_digest", lambda file, how: read.append(file.name) or real(file, how))
+        prints = Fingerprints(index.root, memory)
+        found = [prints.of_views(record) for record in index.records]
+        prints.keep()
+        monkeypatch.setattr(hashlib, "file_digest", real)
+        return found, len(read)
+
+    first, again = prints(), prints()
+    assert first[1] == 3 and again == (first[0], 0)
+    assert str(tmp_path) not in memory.read_text()
+    changed = tmp_path / "in" / index.records[0].files[0]
+    changed.write_bytes(b"another")
+    assert prints()[0][0] != first[0][0] and prints()[1] == 1  # just written: not trusted yet
 
 
 def test_a_changed_file_a_new_setting_and_a_damaged_cache_are_rendered_anew(tmp_path, fake):

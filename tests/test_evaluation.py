@@ -1,11 +1,11 @@
 """The ablation: rows that differ in what they say, a table that adds up, and nothing done twice."""
 
 import json
+import subprocess
 
 import pytest
 import yaml
 
-from affectvlm import evaluation
 from affectvlm.config import TrainConfig, load
 from affectvlm.evaluation import FULL, ROWS, ablation, compare, markdown
 from affectvlm.runs import Run
@@ -68,7 +68,7 @@ def test_finished_trainings_are_not_repeated_and_stopped_ones_go_on(tmp_path, mo
         run.close()
         return Done
 
-    monkeypatch.setattr(evaluation.subprocess, "run", trained)
+    monkeypatch.setattr(subprocess, "run", trained)
     stopped = Run.open(tmp_path / "no-triplet-term-seed1")
     stopped.write("config.yaml", lambda path: path.write_text(""))
     stopped.event("end", state="stopped")
@@ -90,6 +90,6 @@ def test_a_training_that_fails_is_named(tmp_path, monkeypatch):
         stdout.write("starting\ntrain.py: data.ict_path is empty\n")
         return Failed
 
-    monkeypatch.setattr(evaluation.subprocess, "run", fails)
+    monkeypatch.setattr(subprocess, "run", fails)
     with pytest.raises(RuntimeError, match=r"everything on, seed 0, did not finish: train.py: data.ict_path is empty"):
         ablation(tmp_path, [0], rows=[FULL])

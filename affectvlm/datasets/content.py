@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import json
+import os
 import re
+import time
 from pathlib import Path, PurePosixPath
 
 from affectvlm.datasets.records import Record
@@ -12,6 +15,9 @@ from affectvlm.scan_io.limits import MAX_FILE_BYTES
 
 BESIDE = (".mtl", ".lm3", ".bnd", *IMAGE_EXTENSIONS)
 """Extensions of files that a reader of scans takes from beside a scan where they bear its name."""
+
+SETTLED_NS = 5_000_000_000
+"""A file that changed a moment ago may change again without its time showing it; its hash is not kept."""
 
 _LINE = rb"[ \t]+(.+?)[ \t\r]*$"
 _REFERENCES = {
@@ -26,11 +32,18 @@ _REFERENCES[".vrml"] = _REFERENCES[".wrl"]
 
 
 class Fingerprints:
-    """Fingerprints of records under `root`; each file is read once."""
+    """Fingerprints of records under `root`; each file is read once.
 
-    def __init__(self, root: Path) -> None:
-        self._root = root
+    Args:
+        memory: a JSON file that keeps the hashes of files by size and time of the last change, so that a large data set
+            is read only once in all; names are kept as hashes. None keeps nothing.
+    """
+
+    def __init__(self, root: Path, memory: Path | None = None) -> None:
+        self._root, self._memory = root, memory
         self._hashes: dict[Path, str] = {}
+        self._kept: dict[str, list] = _remembered(memory)
+        self._new: dict[str, list] = {}
         self._names: dict[Path, dict[str, str]] = {}
 
     def of_files(self, record: Record) -> str:
@@ -57,6 +70,15 @@ class Fingerprints:
                 beside = sorted(self._beside(self._root / file))
                 parts += [f"{path.name.lower()} {self._hash(path)}" for path in beside]
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+    def keep(self) -> None:
+        """Write down what was hashed, beside what others have written meanwhile."""
+        if self._memory is None or not self._new:
+            return
+        self._memory.parent.mkdir(parents=True, exist_ok=True)
+        temporary = self._memory.with_suffix(f".{os.getpid()}.tmp")
+        temporary.write_text(json.dumps(_remembered(self._memory) | self._new), "utf-8")
+        temporary.replace(self._memory)
 
     def _beside(self, scan: Path) -> set[Path]:
         """Materials, textures and landmarks of a scan, looked for as `scan_io` looks for them."""
@@ -94,9 +116,23 @@ class Fingerprints:
         if path not in self._hashes:
             if not path.is_file():  # a pipe or a device would keep us waiting
                 raise FileNotFoundError(f"no file {path.name}")
-            with path.open("rb") as file:
-                self._hashes[path] = hashlib.file_digest(file, "sha256").hexdigest()
+            name = hashlib.sha256(str(path.absolute()).encode("utf-8", "surrogateescape")).hexdigest()[:24]
+            state = path.stat()
+            size, changed, known = self._kept.get(name, [0, 0, ""])
+            if (size, changed) != (state.st_size, state.st_mtime_ns) or self._memory is None:
+                with path.open("rb") as file:
+                    known = hashlib.file_digest(file, "sha256").hexdigest()
+                if time.time_ns() - state.st_mtime_ns > SETTLED_NS:
+                    self._new[name] = [state.st_size, state.st_mtime_ns, known]
+            self._hashes[path] = known
         return self._hashes[path]
+
+
+def _remembered(memory: Path | None) -> dict[str, list]:
+    try:
+        return json.loads(memory.read_text("utf-8")) if memory else {}
+    except (OSError, ValueError):
+        return {}
 
 
 def _named_in(file: Path) -> list[str]:

@@ -1,16 +1,17 @@
-"""Records → stored views on disk, in the shards that `affectvlm.data.RenderedFaces` reads.
+"""Records → stored views on disk, with listings that `affectvlm.data.RenderedFaces` reads.
 
     rendered = render_index(index, "cache")
     print(rendered.summary())                       # what could not be rendered, what is doubtful
     faces = RenderedFaces([rendered.folder])
 
-Each face is rendered once and kept in `cache/faces/` under the fingerprint of its files and of the settings; the
-folder of an index is put together from there. So another split, another label or one more scan costs next to nothing,
-and a run that was stopped goes on where it was. Processes that render into one cache take turns.
+Each face is rendered once and kept in `cache/faces/`, (3, S, S, 7) uint8 (see `augmentation.views.store`), under the
+fingerprint of its files and of the settings; the folder of an index only lists what lies there. So another split, fold
+or label costs nothing, one more scan no more than itself, and a run that was stopped goes on where it was. Processes
+that render into one cache take turns.
 
-A shard has up to SHARD faces: `shard_0007.npy` (n, 3, S, S, 7) uint8 (see `augmentation.views.store`) and
-`shard_0007.json`, a list of n records:
+A listing, `shard_0007.json`, holds up to SHARD records:
 
+    stored       where the views are, from the folder of the listing
     class        the record's label; also: further ones
     intensity    0 to 1, 0 for labels that are no emotion, null where it is not known
     photo        True for pictures
@@ -48,11 +49,10 @@ from typing import Any
 
 import numpy as np
 
-from affectvlm.augmentation.views import CHANNELS
 from affectvlm.datasets.content import Fingerprints
 from affectvlm.datasets.records import Index, Record, listed
 from affectvlm.datasets.views import ViewSize, picture_views, scan_views, sequence_settings, sequence_views
-from affectvlm.rendering import DEFAULT_YAWS, HALF_WIDTH_MM, VIEW_NAMES
+from affectvlm.rendering import DEFAULT_YAWS, HALF_WIDTH_MM
 
 log = logging.getLogger(__name__)
 
@@ -60,7 +60,7 @@ REJECTION = ("neutral", "no face")
 """No emotions: faces with these labels have an intensity of 0."""
 
 SHARD = 256
-"""Most faces of a shard, as in `affectvlm.data`."""
+"""Most faces of a listing, as in `affectvlm.data`."""
 
 CONTENT = 1
 """Raise it when a change of reading, pose, photos or rendering changes the pixels: older faces are then not used."""
@@ -71,7 +71,7 @@ class RenderedIndex:
     """What `render_index` made.
 
     Attributes:
-        folder: of the shards, for `RenderedFaces`.
+        folder: of the listings, for `RenderedFaces`.
         count: faces in it.
         failures: id → why there is no view of it; these faces are not in the folder.
         doubtful: id → what speaks against its views (the pose may be wrong, no face was found in a picture, sides seem
@@ -114,7 +114,7 @@ def render_index(
     size: ViewSize = ViewSize(),  # noqa: B008  (frozen)
     sequence_kind: str = "normals",
 ) -> RenderedIndex:
-    """Render what is missing of an index and put its shards together.
+    """Render what is missing of an index and list it.
 
     Args:
         cache: the folder that holds all caches.
@@ -130,7 +130,7 @@ def render_index(
     if not index.records:
         raise ValueError("the index holds no records; there is nothing to render")
     cache = Path(cache)
-    keys, failures = _keys(index, size, sequence_kind)
+    keys, failures = _keys(index, cache, size, sequence_kind)
     tasks = {
         key: _task(index, record, size, _place(cache, key), sequence_kind) for record, key in _distinct(index, keys)
     }
@@ -151,9 +151,9 @@ def render_index(
     return RenderedIndex(folder, len(kept), failures, doubtful, fresh=len(missing) - len(failed))
 
 
-def _keys(index: Index, size: ViewSize, kind: str) -> tuple[dict[str, str], dict[str, str]]:
+def _keys(index: Index, cache: Path, size: ViewSize, kind: str) -> tuple[dict[str, str], dict[str, str]]:
     """id → name of the views in the cache; and id → why, where a file cannot even be read."""
-    fingerprints = Fingerprints(index.root)
+    fingerprints = Fingerprints(index.root, cache / "fingerprints.json")
     drawn = {"content": CONTENT, "yaws": DEFAULT_YAWS, "half_width": HALF_WIDTH_MM, **asdict(size)}
 
     def key(record: Record) -> tuple[str, str]:
@@ -166,6 +166,7 @@ def _keys(index: Index, size: ViewSize, kind: str) -> tuple[dict[str, str], dict
 
     with ThreadPoolExecutor() as pool:  # hashing releases the interpreter's lock
         found = list(zip(index.records, pool.map(key, index.records), strict=True))
+    fingerprints.keep()
     return (
         {record.id: name for record, (name, _) in found if name},
         {record.id: why for record, (name, why) in found if not name},
@@ -276,7 +277,7 @@ def _render_one(task: _Task) -> str:
     task.stored.parent.mkdir(parents=True, exist_ok=True)
     temporary = task.stored.with_suffix(f".{os.getpid()}.tmp")
     with temporary.open("wb") as file:
-        np.savez_compressed(file, views=views, facts=np.frombuffer(json.dumps(facts).encode(), np.uint8))
+        np.savez(file, views=views, facts=np.frombuffer(json.dumps(facts).encode(), np.uint8))
     temporary.replace(task.stored)
     return ""
 
@@ -291,7 +292,7 @@ def _facts(stored: Path) -> dict[str, Any] | None:
 
 
 def _entry(record: Record, facts: Mapping[str, Any]) -> dict[str, Any]:
-    """The record of a shard; see above."""
+    """The record of a listing; see above."""
     frames = {"frames": len(record.files), "directions": facts.get("kind") == "normals"} if record.is_sequence else {}
     return {
         "class": record.label,
@@ -310,27 +311,19 @@ def _entry(record: Record, facts: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _write_folder(cache: Path, entries: list[dict], faces: list[Path], size: ViewSize) -> Path:
-    """The shards of these faces, as far as they are not there yet."""
-    text = json.dumps([[entry, face.stem] for entry, face in zip(entries, faces, strict=True)], sort_keys=True)
+    """The listings of these faces, as far as they are not there yet."""
+    entries = [
+        {**entry, "stored": os.path.relpath(face, cache / "any").replace(os.sep, "/")}
+        for entry, face in zip(entries, faces, strict=True)
+    ]
     sources = sorted({entry["source"] for entry in entries})
-    folder = cache / f"{sources[0] if len(sources) == 1 else 'mixed'}-{hashlib.sha256(text.encode()).hexdigest()[:10]}"
+    digest = hashlib.sha256(json.dumps(entries, sort_keys=True).encode()).hexdigest()[:10]
+    folder = cache / f"{sources[0] if len(sources) == 1 else 'mixed'}-{digest}"
     folder.mkdir(parents=True, exist_ok=True)
     for shard, start in enumerate(range(0, len(entries), SHARD)):
         listing = folder / f"shard_{shard:04d}.json"
         if not listing.is_file():
-            _write_shard(listing, entries[start : start + SHARD], faces[start : start + SHARD], size.pixels)
+            temporary = listing.with_suffix(f".{os.getpid()}.tmp")
+            temporary.write_text(json.dumps(entries[start : start + SHARD]), "utf-8")
+            temporary.replace(listing)
     return folder
-
-
-def _write_shard(listing: Path, entries: list[dict], faces: list[Path], pixels: int) -> None:
-    """The array first: a listing stands for a whole shard."""
-    views = np.empty((len(entries), len(VIEW_NAMES), pixels, pixels, CHANNELS), np.uint8)
-    for row, face in enumerate(faces):
-        with np.load(face) as content:
-            views[row] = content["views"]
-    temporary = listing.with_suffix(f".{os.getpid()}.tmp")
-    with temporary.open("wb") as file:
-        np.save(file, views)
-    temporary.replace(listing.with_suffix(".npy"))
-    temporary.write_text(json.dumps(entries), "utf-8")
-    temporary.replace(listing)

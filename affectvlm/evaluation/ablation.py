@@ -1,4 +1,4 @@
-"""Trainings that are compared: the ablation of AffectVLM, every row over the same seeds, faces and splits.
+"""Trainings that are compared: the ablation of a method, every row over the same seeds, faces and splits.
 
 Each row of each seed is a training of its own, in a process of its own and a run folder of its own. What is finished is
 not done again, what was stopped is gone on with: a killed ablation is repeated with the same command.
@@ -37,32 +37,66 @@ ROWS: dict[str, tuple[str, ...]] = {
 """Row of the table → what it changes. The first three and the loss terms are those of Fig. 3 of the AffectVLM paper;
 "no mixed views" moves all views of a sample alike, "no view augmentation" leaves them as they were rendered."""
 
-_TRAIN = Path(__file__).parents[1] / "train.py"
+_NO_PAIRS = ("multiview.positive=0", "multiview.negative=0")
+_NO_MULTIVIEW = ("multiview.multiview=0",)
+TABLES: dict[str, dict[str, tuple[str, ...]]] = {
+    "affectvlm": ROWS,
+    "multiviewvlm": {
+        "baseline": (
+            "pseudo.epochs=0", "pseudo.clusters=false", "pseudo.balance=false", "prompts.augmented=false",
+            *_NO_PAIRS, *_NO_MULTIVIEW,
+        ),
+        "+ pseudo-labels": (*_NO_PAIRS, *_NO_MULTIVIEW),
+        "+ positive and negative pairs": _NO_MULTIVIEW,
+        FULL: (),
+        "no clusters": ("pseudo.clusters=false",),
+        "no balance": ("pseudo.balance=false",),
+        "no teacher": ("pseudo.teacher=false",),
+        "labels made once": ("pseudo.epochs=0",),
+    },
+    "smilevlm": {
+        FULL: (),
+        "no decorrelation of views": ("smile.decorrelation=0",),
+        "no alignment with text": ("smile.alignment=0",),
+        "no cross-modal redundancy term": ("smile.redundancy=0",),
+    },
+}  # fmt: skip
+"""Method → its rows. The first four of MultiviewVLM are those of Fig. 3 of its paper, each with all before it: the
+baseline follows zero-shot guesses by one plain sentence a class, made once; pseudo-labels brings the generated prompts
+and the clustering rounds; FULL adds the multiview term (Eq. 4). The others are ours."""
+
+_TRAIN = Path(__file__).parents[2] / "train.py"
 
 
 def ablation(
-    folder: str | Path, seeds: Sequence[int], settings: Sequence[str] = (), rows: Sequence[str] = tuple(ROWS)
-) -> dict[str, Any]:
+    folder: str | Path, seeds: Sequence[int], settings: Sequence[str] = (), rows: Sequence[str] | None = None,
+    method: str = "affectvlm",
+) -> dict[str, Any]:  # fmt: skip
     """Train every row with every seed, and compare their test scores.
 
     Args:
         folder: for the runs and the report (ablation.json, .md, .png).
         seeds: of training (`run.seed`): order of faces, augmentation, random weights. Faces and splits stay the same.
         settings: section.key=value, for all rows alike.
-        rows: names of ROWS.
+        rows: names of the method's table; None = all of them.
+        method: one of TABLES.
 
     Returns:
         The report, see `compare`.
 
     Raises:
-        ValueError: an unknown row, no seed, or a setting that the ablation itself decides.
+        ValueError: an unknown method or row, no seed, or a setting that the ablation itself decides.
         RunError: a training failed; its words are in its log, and what is finished is kept.
     """
-    if unknown := [row for row in rows if row not in ROWS]:
-        raise ValueError(f"unknown rows {unknown}; there are {', '.join(ROWS)}")
+    if method not in TABLES:
+        raise ValueError(f"method is {method!r}; there is an ablation of {', '.join(TABLES)}")
+    table = TABLES[method]
+    rows = tuple(table) if rows is None else rows
+    if unknown := [row for row in rows if row not in table]:
+        raise ValueError(f"unknown rows {unknown}; there are {', '.join(table)}")
     if not seeds or len(set(seeds)) < len(seeds):
         raise ValueError(f"seeds are {list(seeds)}; one or more, none twice, are needed")
-    taken = ("run.name=", "run.folder=", "run.seed=")
+    taken = ("run.name=", "run.folder=", "run.seed=", "method=")
     if decided := [given for given in settings if given.startswith(taken)]:
         raise ValueError(f"{', '.join(decided)}: the ablation itself names its runs and their seeds")
     folder = Path(folder)
@@ -70,7 +104,7 @@ def ablation(
     total = len(seeds) * len(rows)
     for number, (seed, row) in enumerate(((seed, row) for seed in seeds for row in rows), 1):
         log.info("%d of %d: %s, seed %d", number, total, row, seed)
-        _train(folder, row, seed, settings)
+        _train(folder, row, seed, [*settings, f"method={method}", *table[row]])
     found = {row: {seed: _metrics(folder, row, seed) for seed in seeds} for row in rows}
     report = {"settings": list(settings), "seeds": list(seeds), "rows": compare(found)}
     (folder / "ablation.json").write_text(json.dumps(report, indent=2) + "\n", "utf-8")
@@ -154,7 +188,7 @@ def _train(folder: Path, row: str, seed: int, settings: Sequence[str]) -> None:
         state = "new"
     if state == "finished":
         return
-    words = [sys.executable, str(_TRAIN), *settings, *ROWS[row]]
+    words = [sys.executable, str(_TRAIN), *settings]
     words += [f"run.folder={folder}", f"run.name={name}", f"run.seed={seed}"]
     if state != "new":
         words.append("--resume")
