@@ -27,18 +27,23 @@ import yaml
 from pytorch_lightning.loggers import TensorBoardLogger
 from torch.utils.data import DataLoader
 
+from affectvlm.adaptation import ADAPTATION, measure, observer
 from affectvlm.config import DataConfig, TrainConfig, load, to_dict
-from affectvlm.data import FaceSet, MixedBatches, RenderedFaces, build
-from affectvlm.datasets import Index, index_dataset, read_split, render_index, split_subjects
-from affectvlm.fitting import Keeping, TrainingError, callbacks, choose_weights
+from affectvlm.data import FaceSet, RenderedFaces, build
+from affectvlm.datasets import Index, index_dataset, parse_option, read_split, render_index, split_subjects
+from affectvlm.datasets.unlabelled import index_unlabelled, without_labels
+from affectvlm.fitting import Keeping, TrainingError, callbacks, choose_weights, take_average
 from affectvlm.launching import fast_precision, place, rank, threads_per_process, trainer_options, watch_parent
-from affectvlm.losses import AffectVLMLoss
-from affectvlm.methods.affectvlm import AffectVLM, separate_words
+from affectvlm.methods.affectvlm import separate_words
+from affectvlm.methods.base import Method
+from affectvlm.methods.building import build_batches, build_method, tuning_of, uses_pseudo_labels
 from affectvlm.methods.gathering import synchronise_batch_norm
+from affectvlm.methods.rounds import Rounds
 from affectvlm.methods.scoring import cases, face_logits, predictions, report
+from affectvlm.methods.unlabelled import Unlabelled
 from affectvlm.metrics import fit_temperature
 from affectvlm.model import Card, MultiviewCLIP, build_model, load_checkpoint, save_checkpoint
-from affectvlm.model.tuning import TuningConfig, prepare, table
+from affectvlm.model.tuning import prepare, table
 from affectvlm.prompts import PromptSet
 from affectvlm.rendering import DEFAULT_YAWS, HALF_WIDTH_MM, VIEW_NAMES
 from affectvlm.runs import CONFIG, LAST, METRICS, MODEL, PREDICTIONS, Run, RunError, command, environment, free_name
@@ -129,48 +134,56 @@ def _train(config: TrainConfig, run: Run, resume: bool, placement: Any) -> Path 
     first = rank(placement) == 0
     prompts = PromptSet.load(config.prompts.file)
     prompts = prompts if config.prompts.augmented else prompts.plain()
-    own = own_faces(config.data, say=first)
-    splits = ("train", "validation", "test")
+    own = own_faces(config, prompts, say=first)
+    splits = () if "unlabelled" in config.data.sources else ("train", "validation", "test")
     faces = {split: faces_of(config, split, prompts, own.get(split), say=first) for split in splits}
     check_subjects(faces)
-    if config.prompts.metadata and config.prompts.augmented:
+    shown = unlabelled_faces(config, own, say=first) if config.unsupervised else faces["train"]
+    if config.prompts.metadata and config.prompts.augmented and not config.unsupervised:
         check_words(prompts, faces["train"])
 
-    model = network(config, prompts, resume)
+    model, temperature = network(config, prompts, resume)
     start = None
     if config.model.pretrained or config.model.start:
         start = {name: value.clone() for name, value in model.state_dict().items()}
-    tuning = resting_text(config)
+    described = describe(faces) or {"train": {"faces": len(shown), "labels": "none"}}
+    measured = {"before": features_say(model, prompts, faces, config)} if first else {}
+    tuning = tuning_of(config)
     prepare(model, tuning)
+    method = build_method(config, model, prompts, tuning)
     if placement.strategy == "ddp":
-        synchronise_batch_norm(model)
-    loss = AffectVLMLoss(
-        len(prompts.classes), margin=config.loss.margin,
-        contrastive=config.loss.contrastive, triplet=config.loss.triplet, alignment=config.loss.alignment,
-    )  # fmt: skip
-    method = AffectVLM(model, loss, tuning, config.optim, config.loss)
+        synchronise_batch_norm(method)
     if first:
-        describe_run(run, config, faces, table(model, tuning, config.optim.lr, config.optim.text_lr))
+        describe_run(run, config, described, table(model, tuning, config.optim.lr, config.optim.text_lr))
 
-    def score(method: AffectVLM) -> dict:
+    def score(method: Method) -> dict:
         return report(face_logits(method.model, prompts, faces["validation"], augmented=0), faces["validation"])
 
-    if not fit(method, faces["train"], prompts, config, run, resume, placement, score):
+    hooks = rounds(method, shown, prompts, config, run, faces.get("train"))
+    if not fit(method, shown, prompts, config, run, resume, placement, score if faces else None, hooks):
         log.info("stopped; go on with:  python train.py --resume run.name=%s", run.folder.name)
         return None
     if not first:
         return run.folder / MODEL
 
-    tried = choose_weights(method, run, score, start, config.model.interpolate)
-    log.info("validation UAR by share of the trained weights: %s", {k: round(v, 3) for k, v in tried.items()})
-    temperature = calibrate(model, prompts, faces["validation"])
-    scores, predictions = test(model, prompts, faces["test"], temperature, config.data.image_kind)
-    run.write_json(METRICS, scores)
-    run.write_json(PREDICTIONS, predictions)
+    if config.unsupervised:  # no label chooses among weights, and none calibrates: the start's temperature stays
+        take_average(method, run)
+    else:
+        tried = choose_weights(method, run, score, start, config.model.interpolate)
+        log.info("validation UAR by share of the trained weights: %s", {k: round(v, 3) for k, v in tried.items()})
+        temperature = calibrate(model, prompts, faces["validation"])
+    scores: dict = {}
+    if faces:
+        scores, predicted = test(model, prompts, faces["test"], temperature, config.data.image_kind)
+        run.write_json(METRICS, scores)
+        run.write_json(PREDICTIONS, predicted)
+    if measured["before"]:
+        run.write_json(ADAPTATION, measured | {"after": features_say(model, prompts, faces, config)})
     card = Card.of(
         model, prompts, name=run.folder.name, view_names=VIEW_NAMES, yaws=DEFAULT_YAWS,
         image_kind=config.data.image_kind, half_width=HALF_WIDTH_MM, temperature=temperature, metrics=scores,
-        licence="MIT", training_data={"faces": describe(faces), "settings": shareable(config)},
+        temporal="train" in faces and all("frames" in record for record in faces["train"].records),
+        licence="MIT", training_data={"faces": described, "settings": shareable(config)},
         intended_use=INTENDED_USE, limits=LIMITS,
     )  # fmt: skip
     save_checkpoint(run.folder / MODEL, model, card)
@@ -180,40 +193,72 @@ def _train(config: TrainConfig, run: Run, resume: bool, placement: Any) -> Path 
 
 def open_run(config: TrainConfig, resume: bool, first: bool) -> tuple[Run, TrainConfig]:
     """The run folder, written by the first rank alone, and the settings with its name in them."""
-    name = config.run.name or os.environ.get(RUN_NAME) or free_name(config.run.folder, "affectvlm")
+    name = config.run.name or os.environ.get(RUN_NAME) or free_name(config.run.folder, config.method)
     os.environ[RUN_NAME] = name  # ranks that this process starts write about the same run
     config = dataclasses.replace(config, run=dataclasses.replace(config.run, name=name))
     folder = Path(config.run.folder) / name
     return (Run.open(folder, resume) if first else Run.follow(folder)), config
 
 
-def describe_run(run: Run, config: TrainConfig, faces: dict[str, RenderedFaces], trained: str) -> None:
+def describe_run(run: Run, config: TrainConfig, faces: dict[str, Any], trained: str) -> None:
     """What is needed to understand and to repeat the run, said and written before it starts."""
     run.write(CONFIG, lambda path: path.write_text(yaml.safe_dump(to_dict(config), sort_keys=False), "utf-8"))
     run.write("command.txt", lambda path: path.write_text(command() + "\n", "utf-8"))
     run.write_json("environment.json", environment())
-    run.write_json("data.json", describe(faces))
+    run.write_json("data.json", faces)
     log.info("run folder: %s", run.folder)
     log.info("what is trained:\n%s", trained)
 
 
-def own_faces(data: DataConfig, say: bool) -> dict[str, Index]:
-    """The user's own faces, by split; empty where none are asked for."""
+def own_faces(config: TrainConfig, prompts: PromptSet, say: bool) -> dict[str, Index]:
+    """The user's own faces, by split; empty where none are asked for. A method that learns without labels gets a
+    division that does not depend on them either."""
+    data = config.data
+    if "unlabelled" in data.sources:
+        index = index_unlabelled(data.folder)
+        if say:
+            log.info("%s", index.summary())
+        return {"train": index}
     if "folder" not in data.sources:
         return {}
-    index = index_dataset(data.dataset, data.folder)
+    options = dict(map(parse_option, data.options))
+    shown = [*prompts.classes, *(row for row in prompts.rejection if row == "neutral")]
+    index = index_dataset(data.dataset, data.folder, classes=shown, **options)
     if say:
         log.info("%s", index.summary())
-    return read_split(index, data.split) if data.split else split_subjects(index, seed=data.split_seed)
+    if data.split:
+        return read_split(index, data.split)
+    if config.unsupervised:
+        parts = split_subjects(without_labels(index), seed=data.split_seed)
+        return {name: index.select(part.subjects) for name, part in parts.items()}
+    return split_subjects(index, seed=data.split_seed)
 
 
 def faces_of(config: TrainConfig, split: str, prompts: PromptSet, own: Index | None, say: bool) -> RenderedFaces:
     """The rendered faces of one split, over all sources; made now where the cache lacks them."""
+    folders, counts = folders_of(config, split, own, say)
+    photos = config.data.photos or split != "train"
+    return RenderedFaces(folders, counts, photos, prompts.classes, prompts.rejection)
+
+
+def unlabelled_faces(config: TrainConfig, own: dict[str, Index], say: bool) -> Unlabelled:
+    """The pixels of the training faces, and no label of theirs."""
+    folders, counts = folders_of(config, "train", own.get("train"), say)
+    return Unlabelled.open(folders, counts, config.data.photos)
+
+
+def folders_of(
+    config: TrainConfig, split: str, own: Index | None, say: bool
+) -> tuple[list[Path], list[int | None]]:  # fmt: skip
+    """Where the rendered faces of a split lie, and how many of each folder count; None = all."""
     data = config.data
-    folders, counts = [], []
+    folders: list[Path] = []
+    counts: list[int | None] = []
     for source, train_faces in zip(data.sources, data.train_faces, strict=True):
         count = {"train": train_faces, "validation": data.validation_faces, "test": data.test_faces}[split]
-        if source == "folder":
+        if source in ("folder", "unlabelled"):
+            if config.unsupervised and train_faces:  # the first of a folder are those of its first class
+                raise ValueError(f"data.train_faces is {train_faces} for a folder; {config.method} takes all of it: 0")
             folders.append(rendered(own, split, data, say))
             counts.append(count if split == "train" and count else None)
             continue
@@ -222,8 +267,7 @@ def faces_of(config: TrainConfig, split: str, prompts: PromptSet, own: Index | N
         )
         folders.append(build(settings, data.cache, data.workers))
         counts.append(count)
-    photos = data.photos or split != "train"
-    return RenderedFaces(folders, counts, photos, prompts.classes, prompts.rejection)
+    return folders, counts
 
 
 def rendered(index: Index, split: str, data: DataConfig, say: bool) -> Path:
@@ -250,44 +294,60 @@ def check_words(prompts: PromptSet, faces: RenderedFaces) -> None:
         prompts.prompts(prompts.rows[0], dict(known))
 
 
-def network(config: TrainConfig, prompts: PromptSet, resume: bool) -> MultiviewCLIP:
-    """The model as training begins; the words of random weights are separated first."""
+def network(config: TrainConfig, prompts: PromptSet, resume: bool) -> tuple[MultiviewCLIP, float]:
+    """The model as training begins, and the temperature it is calibrated with by then (1 where it is not); the words of
+    random weights are separated first."""
+    temperature = 1.0
     if config.model.start:
-        model = load_checkpoint(config.model.start)[0]
+        model, card = load_checkpoint(config.model.start)
+        temperature = card.temperature
     else:
         model = build_model(config.model.arch, config.model.pretrained or None)
     model.clip.visual.to(memory_format=torch.channels_last)
     if not (resume or config.model.start or config.model.pretrained):
         value = separate_words(model, prompts, config.optim.word_steps, config.run.seed)
         log.info("words of the classes separated, loss %.3f", value)
-    return model
+    return model, temperature
 
 
-def resting_text(config: TrainConfig) -> TuningConfig:
-    """A text tower whose rate is 0 is left out of the gradients altogether, which saves a fifth of a step."""
-    tuning = config.tuning
-    if config.optim.text_lr or tuning.mode != "full" or "text" in tuning.freeze:
-        return tuning
-    return dataclasses.replace(tuning, freeze=(*tuning.freeze, "text"))
+def features_say(
+    model: MultiviewCLIP, prompts: PromptSet, faces: dict[str, RenderedFaces], config: TrainConfig
+) -> dict:
+    """Prompts, clusters and a linear probe on the test faces; nothing where that is not asked for or has no labels."""
+    if not faces or not (config.unsupervised or config.run.measure):
+        return {}
+    return measure(model, prompts, faces["test"], faces["train"], config.data.image_kind)
+
+
+def rounds(
+    method: Method, shown: Any, prompts: PromptSet, config: TrainConfig, run: Run, labelled: RenderedFaces | None
+) -> list[pl.Callback]:
+    """The clustering rounds of a method that has some; where labels are known, the log says how right they are."""
+    if not uses_pseudo_labels(method):
+        return []
+    return [Rounds(
+        shown, prompts, config.pseudo, config.optim.steps, config.optim.batch, config.run.seed,
+        config.data.image_kind, run.event, observer(shown, labelled) if labelled else None,
+    )]  # fmt: skip
 
 
 def fit(
-    method: AffectVLM, faces: RenderedFaces, prompts: PromptSet, config: TrainConfig, run: Run, resume: bool,
-    placement: Any, score: Any,
+    method: Method, faces: RenderedFaces | Unlabelled, prompts: PromptSet, config: TrainConfig, run: Run, resume: bool,
+    placement: Any, score: Any, own: list[pl.Callback],
 ) -> bool:  # fmt: skip
     """Train, from the last checkpoint where a run is gone on with; False where it was asked to stop before the end."""
     optim, last = config.optim, run.folder / LAST
     start = torch.load(last, weights_only=True, mmap=True)["global_step"] if resume and last.is_file() else 0
     if start >= optim.steps:
         return True
-    batches = MixedBatches(
-        faces, config.views, optim.batch, optim.steps, config.run.seed, start, optim.views, prompts,
-        config.prompts.metadata and config.prompts.augmented, config.data.scans_first,
-        rank(placement), placement.devices * placement.nodes,
+    on_device = config.data.augment == "device" or (
+        config.data.augment == "auto" and placement.accelerator == "cuda"
     )  # fmt: skip
+    ranks = placement.devices * placement.nodes
+    batches = build_batches(config, faces, prompts, start, rank(placement), ranks, on_device)
     loaders = config.data.loaders or (1 if placement.accelerator == "cpu" else min(8, threads_per_process(placement)))
     loader = DataLoader(batches, batch_size=None, num_workers=loaders, prefetch_factor=4)
-    hooks = callbacks(run, config, score)
+    hooks = callbacks(run, config, score, own)
     precision = fast_precision() if optim.precision == "auto" else optim.precision
     trainer = pl.Trainer(
         **trainer_options(placement), max_steps=optim.steps, max_epochs=-1,
@@ -347,11 +407,12 @@ def describe(faces: dict[str, RenderedFaces]) -> dict:
 
 
 def say_results(scores: dict, run: Run) -> None:
-    first = next(iter(scores.values()))
-    found = first["emotions"]
-    log.info("accuracy on unseen identities: %.1f %% (UAR %.1f %%, %d faces; chance is %.0f %%)",
-             100 * found["accuracy"], 100 * found["uar"], found["n"], 100 / len(first["by_class"]))  # fmt: skip
-    log.info("all scores: %s", run.folder / METRICS)
+    if scores:
+        first = next(iter(scores.values()))
+        found = first["emotions"]
+        log.info("accuracy on unseen identities: %.1f %% (UAR %.1f %%, %d faces; chance is %.0f %%)",
+                 100 * found["accuracy"], 100 * found["uar"], found["n"], 100 / len(first["by_class"]))  # fmt: skip
+        log.info("all scores: %s", run.folder / METRICS)
     log.info("use it:  python -m affectvlm predict SCAN --checkpoint %s", run.folder / MODEL)
 
 

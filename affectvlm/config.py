@@ -21,6 +21,9 @@ from affectvlm.model.tuning import TuningConfig
 
 T = TypeVar("T")
 
+METHODS = ("affectvlm", "multiviewvlm", "smilevlm", "mifar")
+"""The training methods; the first learns from labels, the others without."""
+
 
 @dataclass(frozen=True)
 class DataConfig:
@@ -28,16 +31,22 @@ class DataConfig:
 
     A count of 0 in `train_faces` takes all of a folder. `folder` is a folder of your own scans or view triples, or a
     CSV file about them, or a data set in the layout that `dataset` names (source "folder"); `split_seed` decides which
-    of its subjects are trained on, or `split`, a JSON file {"train": [record ids], "validation": ..., "test": ...}. `photos` False
-    trains on scans alone; `scans_first` does so for as many steps at the start, which random weights need.
+    of its subjects are trained on, or `split`, a JSON file {"train": [record ids], "validation": ..., "test": ...}. As
+    source "unlabelled" it is any folder with faces, all of them trained on by a method that reads no label.
+    `options` are name=value pairs for the data set's indexer (exclude=faults.txt, sheet=labels.csv, ...).
+    `photos` False trains on scans alone; `scans_first` does so for as many steps at the start, which random weights
+    need.
     `image_kind` is what the model will be shown of scans: normals, shaded or textured.
-    `loaders` processes augment batches; 0 = one on a CPU, and as many as there are cores to spare beside a GPU.
+    `loaders` processes prepare batches; 0 = one on a CPU, and as many as there are cores to spare beside a GPU.
+    `augment` says who makes the augmented pixels: the loaders (cpu), the device that trains (device), or, with auto,
+    the GPU where there is one.
     """
 
     sources: tuple[str, ...] = ("procedural",)
     ict_path: str = ""
     folder: str = ""
     dataset: str = "folder"
+    options: tuple[str, ...] = ()
     split: str = ""
     split_seed: int = 0
     train_faces: tuple[int, ...] = (4096,)
@@ -49,6 +58,7 @@ class DataConfig:
     cache: str = "cache"
     workers: int = 0
     loaders: int = 0
+    augment: str = "auto"
 
     def __post_init__(self) -> None:
         if len(self.sources) != len(self.train_faces):
@@ -58,10 +68,14 @@ class DataConfig:
             )
         if self.image_kind not in ("normals", "shaded", "textured"):
             raise ValueError(f"data.image_kind is {self.image_kind!r}; normals, shaded or textured is needed")
+        if bad := [text for text in self.options if "=" not in text]:
+            raise ValueError(f"data.options has {bad[0]!r}; name=value is needed")
+        if self.augment not in ("auto", "cpu", "device"):
+            raise ValueError(f"data.augment is {self.augment!r}; auto, cpu or device is needed")
         if "ict" in self.sources and not self.ict_path:
             raise ValueError("data.sources names ict but data.ict_path is empty; the path of ICT-FaceKit is needed")
-        if "folder" in self.sources and not self.folder:
-            raise ValueError("data.sources names folder but data.folder is empty; a folder or a CSV file is needed")
+        if {"folder", "unlabelled"} & set(self.sources) and not self.folder:
+            raise ValueError("data.sources names a folder but data.folder is empty; a folder or a CSV file is needed")
         if len(set(self.sources)) != len(self.sources):
             raise ValueError(f"data.sources is {self.sources}; each source once is needed")
 
@@ -160,12 +174,92 @@ class LossConfig:
 
 
 @dataclass(frozen=True)
+class PseudoConfig:
+    """Pseudo-labels of the methods that learn without labels; see `methods.clustering`.
+
+    They are renewed every `epochs` (passes over the faces; 0 = made once, at the start). `clusters` False takes the
+    zero-shot guesses themselves, `balance` False without an even share of the classes; `per_class` clusters belong to
+    each class. Of each class the most confident share is kept, from `keep[0]` in the first round to `keep[1]` in the
+    last, and nothing under `confidence`. `classes` names the classes and rejection rows that may occur among the faces
+    (empty = all of the prompts). Where plain guesses put a share of `dominance` on one class the target is taken for
+    one-sided, and they stand as they are (1 = never). `teacher` True asks the running average of the weights, False the
+    present ones.
+    """
+
+    epochs: float = 3.0
+    clusters: bool = True
+    balance: bool = True
+    per_class: int = 2
+    restarts: int = 4
+    keep: tuple[float, float] = (0.5, 0.9)
+    confidence: float = 0.0
+    dominance: float = 0.95
+    classes: tuple[str, ...] = ()
+    teacher: bool = True
+
+    def __post_init__(self) -> None:
+        if not all(0 < share <= 1 for share in self.keep):
+            raise ValueError(f"pseudo.keep is {self.keep}; two shares above 0, 1 at most, are needed")
+        if self.epochs < 0 or self.per_class < 1 or self.restarts < 0 or not 0 <= self.confidence < 1:
+            raise ValueError(
+                f"pseudo has epochs {self.epochs}, per_class {self.per_class}, restarts {self.restarts}, confidence "
+                f"{self.confidence}; 0 or more, 1 or more, 0 or more, and a share below 1 are needed"
+            )
+        if len(set(self.classes)) < len(self.classes):
+            raise ValueError(f"pseudo.classes is {self.classes}; each class once is needed")
+
+
+@dataclass(frozen=True)
+class MultiviewConfig:
+    """MultiviewVLM: weights of its terms (0 switches one off), the factor on the cosine inside the sigmoid of its pair
+    terms, and whether other prompts of the same class count as negatives, as the paper prints it."""
+
+    contrastive: float = 1.0
+    multiview: float = 0.5
+    positive: float = 0.25
+    negative: float = 0.25
+    pair_scale: float = 10.0
+    false_negatives: bool = False
+
+
+@dataclass(frozen=True)
+class SmileConfig:
+    """SMILE-VLM: weights of its terms (0 switches one off), lambda of the decorrelation, width of the projections that
+    are decorrelated."""
+
+    decorrelation: float = 1.0
+    alignment: float = 1.0
+    redundancy: float = 0.25
+    off_diagonal: float = 0.005
+    projection: int = 128
+
+    def __post_init__(self) -> None:
+        if self.projection < 2:
+            raise ValueError(f"smile.projection is {self.projection}; 2 or more is needed")
+
+
+@dataclass(frozen=True)
+class MifarConfig:
+    """The MiFaR-style baseline: weights of its terms, lambda, width of the projections."""
+
+    distortions: float = 1.0
+    views: float = 1.0
+    off_diagonal: float = 0.005
+    projection: int = 128
+
+    def __post_init__(self) -> None:
+        if self.projection < 2:
+            raise ValueError(f"mifar.projection is {self.projection}; 2 or more is needed")
+
+
+@dataclass(frozen=True)
 class RunConfig:
     """Where the run is kept, and how often it says something (`every`) and is scored on validation and saved
     (`validate`), in steps; it is also saved every `save_minutes`.
 
-    An empty `name` takes the method's and the first free number. `devices` and `nodes`: 0 = all GPUs, else one CPU
-    process; under torchrun and SLURM what they started.
+    An empty `name` takes the method's and the first free number. `measure` True writes what clusters and a linear probe
+    say of the features before and after, too, as methods without labels always do. `devices` and `nodes`: 0 = all GPUs,
+    else one CPU process; under torchrun and SLURM what they started.
     """
 
     name: str = ""
@@ -174,6 +268,7 @@ class RunConfig:
     every: int = 20
     validate: int = 150
     save_minutes: float = 5.0
+    measure: bool = False
     devices: int = 0
     nodes: int = 0
 
@@ -186,8 +281,10 @@ class RunConfig:
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """Everything `train.py` can be told."""
+    """Everything `train.py` can be told. `method` is affectvlm, which learns from labels; or multiviewvlm, smilevlm or
+    mifar, which read none and have sections of their own beside `pseudo`."""
 
+    method: str = "affectvlm"
     data: DataConfig = field(default_factory=DataConfig)
     views: MixedViews = field(default_factory=MixedViews)
     model: ModelConfig = field(default_factory=ModelConfig)
@@ -195,7 +292,26 @@ class TrainConfig:
     prompts: PromptConfig = field(default_factory=PromptConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     loss: LossConfig = field(default_factory=LossConfig)
+    pseudo: PseudoConfig = field(default_factory=PseudoConfig)
+    multiview: MultiviewConfig = field(default_factory=MultiviewConfig)
+    smile: SmileConfig = field(default_factory=SmileConfig)
+    mifar: MifarConfig = field(default_factory=MifarConfig)
     run: RunConfig = field(default_factory=RunConfig)
+
+    def __post_init__(self) -> None:
+        if self.method not in METHODS:
+            raise ValueError(f"method is {self.method!r}; one of {', '.join(METHODS)} is needed")
+        if "unlabelled" in self.data.sources and (not self.unsupervised or len(self.data.sources) > 1):
+            raise ValueError("data.sources names unlabelled; that is for methods without labels, and stands alone")
+        if self.unsupervised and self.optim.patience:
+            raise ValueError(f"optim.patience is for validation labels, which {self.method} must not learn from")
+        if self.unsupervised and self.optim.batch < 2:
+            raise ValueError(f"optim.batch is {self.optim.batch}; {self.method} compares faces: 2 or more are needed")
+
+    @property
+    def unsupervised(self) -> bool:
+        """Whether the method learns without labels."""
+        return self.method != METHODS[0]
 
 
 def load(cls: type[T], file: str | Path | None = None, overrides: Sequence[str] = ()) -> T:

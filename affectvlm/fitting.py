@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from affectvlm.config import TrainConfig
 from affectvlm.model.tuning import interpolate, merge
-from affectvlm.runs import BEST, LAST, Run
+from affectvlm.runs import BEST, LAST, Run, duration
 
 log = logging.getLogger(__name__)
 
@@ -33,11 +33,19 @@ class TrainingError(RuntimeError):
     """Training cannot go on; the message says why, and what to try."""
 
 
-def callbacks(run: Run, config: TrainConfig, score: Score) -> list[pl.Callback]:
-    """Everything a training runs with, in the order it has to run in."""
+def callbacks(
+    run: Run, config: TrainConfig, score: Score | None, own: Sequence[pl.Callback] = ()
+) -> list[pl.Callback]:  # fmt: skip
+    """Everything a training runs with, in the order it has to run in.
+
+    Args:
+        score: None where there is nothing to validate on.
+        own: what the method brings with it.
+    """
     average = EMAWeightAveraging(decay=config.optim.ema)
+    validation = [Validation(run, config, score, average)] if score else []
     keeping = Keeping(run, config.run.validate, config.run.save_minutes)
-    return [average, FiniteGuard(), Progress(run, config), Validation(run, config, score, average), keeping]
+    return [average, *own, FiniteGuard(), Progress(run, config), *validation, keeping]
 
 
 class FiniteGuard(pl.Callback):
@@ -112,11 +120,13 @@ class Validation(pl.Callback):
     """Every `run.validate` steps the weights and their running average are scored; the best so far are kept in a file.
 
     With `optim.patience` the training ends when so many validations in a row brought nothing better. Only the first
-    rank scores; the others wait for what it decides.
+    rank scores; the others wait for what it decides. Where a method learns without labels the scores are told and
+    decide nothing: no weights are kept for them.
     """
 
     def __init__(self, run: Run, config: TrainConfig, score: Score, average: EMAWeightAveraging) -> None:
         self.run, self.config, self.score, self.average = run, config, score, average
+        self.chooses = not config.unsupervised
         self.best, self.best_step, self.best_of, self.idle = -1.0, 0, "", 0
 
     def state_dict(self) -> dict[str, Any]:
@@ -148,15 +158,15 @@ class Validation(pl.Callback):
         method.train()
         self.idle = 0 if self.best > before else self.idle + 1
         uar = {name: round(found["emotions"]["uar"], 4) for name, found in scores.items()}
-        self.run.event("validation", step=step, uar=uar, scores=scores, best=self.best)
+        self.run.event("validation", step=step, uar=uar, scores=scores, **({"best": self.best} if self.chooses else {}))
         for name, value in uar.items():
             method.log(f"validation/uar_{name}", value, rank_zero_only=True)
-        log.info("step %d  validation UAR: current %.3f, averaged %.3f (best %.3f, step %d)", step, uar["current"],
-                 uar["averaged"], self.best, self.best_step)  # fmt: skip
+        best = f" (best {self.best:.3f}, step {self.best_step})" if self.chooses else ""
+        log.info("step %d  validation UAR: current %.3f, averaged %.3f%s", step, uar["current"], uar["averaged"], best)
 
     def _score(self, method: pl.LightningModule, step: int, name: str) -> dict[str, Any]:
         scores = self.score(method)
-        if scores["emotions"]["uar"] > self.best:
+        if self.chooses and scores["emotions"]["uar"] > self.best:
             self.best, self.best_step, self.best_of = scores["emotions"]["uar"], step, name
             state = {key: value.detach().cpu().contiguous() for key, value in method.model.state_dict().items()}
             self.run.write(BEST, lambda path: safetensors.torch.save_file(state, path), size=_bytes(state))
@@ -178,6 +188,11 @@ class Keeping(pl.Callback):
     def setup(self, trainer: pl.Trainer, method: pl.LightningModule, stage: str) -> None:
         if threading.current_thread() is threading.main_thread():
             self._handlers = {number: signal.signal(number, self._ask) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def on_train_start(self, trainer: pl.Trainer, method: pl.LightningModule) -> None:
+        """Lightning has put a handler of SIGTERM over ours by now, which would end the training in an exception."""
+        for number in self._handlers:
+            signal.signal(number, self._ask)
 
     def teardown(self, trainer: pl.Trainer, method: pl.LightningModule, stage: str) -> None:
         for number, handler in self._handlers.items():
@@ -241,13 +256,14 @@ def choose_weights(
     return tried
 
 
-def duration(seconds: float) -> str:
-    """90 → "2 min": as a person would say it."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    if seconds < 5400:
-        return f"{seconds / 60:.0f} min"
-    return f"{seconds / 3600:.1f} h"
+def take_average(method: pl.LightningModule, run: Run) -> None:
+    """Put the running average of the weights into the model, as the last checkpoint holds it: what a training ends with
+    that has no labels to choose weights by. Low-rank updates are folded into the weights."""
+    state = torch.load(run.folder / LAST, weights_only=True, map_location=method.device)["state_dict"]
+    prefix = "model."
+    method.model.load_state_dict({k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)})
+    merge(method.model)
+    method.model.eval()
 
 
 def _bytes(state: dict[str, Tensor]) -> int:

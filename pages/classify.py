@@ -1,8 +1,8 @@
-"""Classify: one face in, as a scan, three photos, three camera shots or a sample; its emotion out."""
+"""Classify: one face in, as a scan, three photos, three camera shots or a sample; its emotion out. Or many files."""
 
 import streamlit as st
 
-from affectvlm.ui import answers, engine, frame, inputs, sidebar, state, words
+from affectvlm.ui import answers, batch, engine, frame, inputs, sidebar, state, words
 
 frame.require()
 st.title("Which emotion does this face show?")
@@ -14,10 +14,14 @@ if folder is None:
 if state.problem():
     st.error(state.problem(), icon=":material/error:")
 
-with st.expander("Bring another face" if face else "Bring a face", expanded=face is None):
-    inputs.show()
+many = folder is not None and inputs.many()
+if not many:
+    with st.expander("Bring another face" if face else "Bring a face", expanded=face is None):
+        inputs.show()
 
-if face is None:
+if many:
+    batch.show(folder)
+elif face is None:
     inputs.show_samples()
 elif folder is not None:
     answers.show(face, folder)

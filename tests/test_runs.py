@@ -147,3 +147,58 @@ def test_the_environment_holds_versions_and_no_path():
 
 def test_the_command_can_be_pasted():
     assert runs.command(["/some/where/train.py", "run.name=a b"]) == "python train.py 'run.name=a b'"
+
+
+def test_a_lock_is_handed_to_the_process_that_is_started(tmp_path):
+    """It is held without a gap, it is the started one's alone in the end, and the variable is gone."""
+    folder = tmp_path / "a"
+    folder.mkdir()
+    lock = runs.take_lock(folder)
+    code = (
+        "import os, sys; from affectvlm.runs import HANDED_LOCK, Run; run = Run.open(sys.argv[1]);"
+        "print(HANDED_LOCK in os.environ, flush=True); sys.stdin.read()"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, str(folder)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        pass_fds=(lock,), env={**os.environ, runs.HANDED_LOCK: str(lock)},
+    )  # fmt: skip
+    try:
+        assert process.stdout.readline() == "False\n"
+        os.close(lock)
+        assert is_running(folder) and runs.holder(folder) == process.pid
+        with pytest.raises(RunError, match="a training is running"):
+            runs.take_lock(folder)
+    finally:
+        process.communicate("")
+    assert not is_running(folder) and runs.holder(folder) is None
+
+
+def test_a_lock_of_another_run_is_not_taken_for_ones_own(tmp_path, monkeypatch, run):
+    (tmp_path / "b").mkdir()
+    other = runs.take_lock(tmp_path / "b")
+    monkeypatch.setenv(runs.HANDED_LOCK, str(other))
+    with pytest.raises(RunError, match="a training is running"):
+        Run.open(run.folder, resume=True)
+    os.close(other)
+
+
+def test_a_run_that_only_just_began_is_listed_and_prepares(tmp_path):
+    folder = tmp_path / "young"
+    folder.mkdir()
+    (folder / runs.STARTED).write_text("{}")
+    (folder / runs.LOG).write_text("first\nIt failed because.\n\n")
+    assert list_runs(tmp_path) == [folder]
+    assert (status(folder).state, status(folder).message) == ("died", "It failed because.")
+    lock = runs.take_lock(folder)
+    assert (status(folder).state, status(folder).phase) == ("running", "preparing")
+    os.close(lock)
+
+
+def test_phases_follow_the_events(run):
+    phases = [status(run.folder).phase]
+    for kind, step in (("start", 0), ("progress", 3), ("progress", 4), ("chosen", None)):
+        run.event(kind, **({} if step is None else {"step": step, "steps": 4}))
+        phases.append(status(run.folder).phase)
+    assert phases == ["preparing", "training", "training", "finishing", "finishing"]
+    runs.request_stop(run.folder)
+    assert status(run.folder).stopping

@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
-import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from affectvlm.augmentation.on_device import unpack
 from affectvlm.config import LossConfig, OptimConfig
 from affectvlm.data import UNITS
 from affectvlm.losses import AffectVLMLoss
+from affectvlm.methods.base import Method
 from affectvlm.methods.gathering import gather
 from affectvlm.model import MultiviewCLIP
-from affectvlm.model.tuning import TuningConfig, optimizer_groups
+from affectvlm.model.tuning import TuningConfig
 from affectvlm.prompts import PromptSet
 
 
-class AffectVLM(pl.LightningModule):
+class AffectVLM(Method):
     """Wires model and loss.
 
     A batch is a dict: views (B, N, 3, S, S) uint8, labels (B,) int64 into the prompts' rows, prompts, B tuples of N
@@ -38,12 +38,15 @@ class AffectVLM(pl.LightningModule):
         optim: OptimConfig,
         weights: LossConfig,
     ) -> None:
-        super().__init__()
-        self.model, self.loss = model, loss
-        self.tuning, self.optim, self.weights = tuning, optim, weights
+        super().__init__(model, tuning, optim)
+        self.loss, self.weights = loss, weights
         self.unit_head = _unit_head(model.embed_dim) if weights.units else None
-        self._encode_views = torch.compile(model.encode_views, dynamic=False) if optim.compile else model.encode_views
-        self._known_words: dict[str, Tensor] = {}
+
+    def on_after_batch_transfer(self, batch: dict[str, Any], _: int) -> dict[str, Any]:
+        """Makes the pixels here where the loader left them to the device."""
+        if "packed" not in batch:
+            return batch
+        return {**batch, "views": unpack(batch["packed"])}
 
     def training_step(self, batch: dict[str, Any], step: int) -> Tensor:
         views = self._encode_views(batch["views"])
@@ -57,14 +60,9 @@ class AffectVLM(pl.LightningModule):
         return terms["loss"]
 
     def _encode_words(self, prompts: Sequence[Sequence[str]]) -> Tensor:
-        """(B, N, D): the feature of each view's prompt. A text tower at rest reads each prompt only once."""
-        texts = [text for row in prompts for text in row]
-        if any(p.requires_grad for p in self._text_parameters()):
-            return self.model.encode_prompts(texts).view(len(prompts), -1, self.model.embed_dim)
-        if new := [text for text in dict.fromkeys(texts) if text not in self._known_words]:
-            with torch.no_grad():
-                self._known_words |= zip(new, self.model.encode_prompts(new), strict=True)
-        return torch.stack([self._known_words[text] for text in texts]).view(len(prompts), -1, self.model.embed_dim)
+        """(B, N, D): the feature of each view's prompt."""
+        features = self.encode_words([text for row in prompts for text in row])
+        return features.view(len(prompts), -1, self.model.embed_dim)
 
     def _unit_error(self, z: Tensor, units: Tensor) -> Tensor:
         """Cross-entropy of each view's action units with the intensities in [0, 1] that made the face; NaN = not
@@ -75,26 +73,11 @@ class AffectVLM(pl.LightningModule):
         known = ~truth.isnan()
         return F.binary_cross_entropy_with_logits(guess[known], truth[known]) if known.any() else guess.sum() * 0.0
 
-    def _text_parameters(self) -> list[nn.Parameter]:
-        return [p for name, p in self.model.clip.named_parameters() if not name.startswith("visual.") and p.ndim > 0]
-
-    def configure_optimizers(self) -> dict[str, Any]:
-        """AdamW over what `tuning` trains; the auxiliary head at the full rate, the margin at its own and undecayed."""
-        optim = self.optim
-        groups = optimizer_groups(self.model, self.tuning, optim.lr, optim.weight_decay, optim.text_lr)
+    def extra_groups(self) -> Iterable[dict[str, Any]]:
+        """The auxiliary head at the full rate, the margin at its own and undecayed."""
         if self.unit_head is not None:
-            groups.append({"params": list(self.unit_head.parameters()), "weight_decay": optim.weight_decay})
-        groups.append({"params": list(self.loss.parameters()), "weight_decay": 0.0, "lr": self.weights.margin_lr})
-        optimizer = torch.optim.AdamW(groups, lr=optim.lr, betas=(0.9, 0.98))
-        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, self._learning_rate)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
-
-    def _learning_rate(self, step: int) -> float:
-        """Linear warm-up, then a cosine to 1 % of the peak."""
-        if step < self.optim.warmup:
-            return (step + 1) / self.optim.warmup
-        done = (step - self.optim.warmup) / max(1, self.optim.steps - self.optim.warmup)
-        return 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(done, 1.0)))
+            yield {"params": list(self.unit_head.parameters()), "weight_decay": self.optim.weight_decay}
+        yield {"params": list(self.loss.parameters()), "weight_decay": 0.0, "lr": self.weights.margin_lr}
 
 
 def separate_words(model: MultiviewCLIP, prompts: PromptSet, steps: int, seed: int, each: int = 6) -> float:

@@ -45,7 +45,7 @@ def face_logits(
         if augmented is None:
             images = plain(stored, KIND_NUMBERS[kind], model.image_size)
             if picture.any():
-                images[picture] = plain(stored[picture], PICTURE, model.image_size)
+                images[picture > 0] = plain(stored[picture > 0], PICTURE, model.image_size)
         else:
             rng = np.random.default_rng([augmented, number])
             images = augment(stored, faces.photo[indices], settings, rng, KIND_NUMBERS[kind], picture)

@@ -159,6 +159,7 @@ class Card:
         found = content.pop("format", None), content.pop("format_version", None)
         _need(found == (FORMAT, FORMAT_VERSION), "format", found, f"{FORMAT!r}, version {FORMAT_VERSION}")
         derived = {key: content.pop(key, None) for key in ("classes", "rejection", "quick_gelu")}
+        content.setdefault("temporal", False)  # cards of the first version do not have it
         known = {item.name for item in dataclasses.fields(cls)}
         if set(content) != known:
             missing, unknown = sorted(known - set(content)), sorted(set(content) - known)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import streamlit as st
 
-from affectvlm.ui import engine, figures, state, words
+from affectvlm.ui import engine, figures, results, state, words
 
 if TYPE_CHECKING:
     from affectvlm.predictor import Prediction
@@ -32,6 +32,7 @@ def show(face: state.Face, folder: Path) -> None:
             _pose(prediction, face.digest)
     with said:
         _verdict(prediction)
+        results.show(face, folder)
 
 
 def _views(prediction: Prediction) -> None:
@@ -78,4 +79,3 @@ def _pose(prediction: Prediction, digest: str) -> None:
         with st.container(horizontal=True, vertical_alignment="center"):
             st.button("Reset", on_click=reset, disabled=state.correction() == state.NO_CORRECTION)
             st.caption(words.pose_found(pose.yaw, pose.pitch, pose.roll, pose.certainty))
-

@@ -5,7 +5,7 @@ No streamlit and no OpenGL in here.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import fast_simplification
 import numpy as np
@@ -45,6 +45,10 @@ class DisplayMesh:
         if appearance and self.colors is not None:
             return arrays | {"colors": self.colors}
         return arrays
+
+    def painted(self, colors: np.ndarray) -> DisplayMesh:
+        """The same mesh in other colours, (V, 3) uint8, instead of its own appearance."""
+        return replace(self, colors=colors, uv=None, texture=None)
 
 
 def display_mesh(scan: Scan, max_triangles: int = MAX_TRIANGLES) -> DisplayMesh:

@@ -20,33 +20,66 @@ import numpy as np
 import streamlit as st
 
 from affectvlm.emotions import EKMAN
+from affectvlm.runs import models
 from affectvlm.scan import Scan
 from affectvlm.ui.display import DisplayMesh, display_mesh
 from affectvlm.ui.export import ExportWorker
 from affectvlm.ui.state import Face
+from affectvlm.ui.stills import with_stills
 
 if TYPE_CHECKING:
     from affectvlm.predictor import Prediction, Predictor
     from affectvlm.synthesis.base import FaceModel
+    from affectvlm.zero_shot import FaceFeatures, ZeroShot
 
 logger = logging.getLogger(__name__)
 
 CHECKPOINTS = Path(os.environ.get("AFFECTVLM_CHECKPOINTS", Path(__file__).resolve().parents[2] / "checkpoints"))
+RUNS = Path(os.environ.get("AFFECTVLM_RUNS", Path(__file__).resolve().parents[2] / "runs"))
 CARD = "card.json"
 SHIPPED = "affectvlm-compact"
 SAMPLE_SEED = 7
+
+SESSION_CACHES: list[Any] = []
+"""What other modules keep of a visitor's face, for `forget_results`."""
 
 _loading, _sampling = threading.Lock(), threading.RLock()
 
 
 def checkpoints() -> dict[str, Path]:
-    """Name → folder of every model there is to choose from; the shipped one first, the others by name."""
+    """Name → folder of every model there is to choose from: the shipped one, others beside it, those of trainings."""
     folders = sorted(card.parent for card in CHECKPOINTS.glob(f"*/{CARD}"))
-    return {folder.name: folder for folder in sorted(folders, key=lambda folder: folder.name != SHIPPED)}
+    shipped = {folder.name: folder for folder in sorted(folders, key=lambda folder: folder.name != SHIPPED)}
+    trained = {
+        run_model(name): folder for name, folder in models(RUNS).items() if _names_the_six(stamp(folder), folder)
+    }
+    return shipped | trained
+
+
+@lru_cache(maxsize=256)
+def _names_the_six(key: str, folder: Path) -> bool:
+    """The pages show the six emotions; a training may have been about others."""
+    try:
+        return tuple(read_card(folder)["classes"]) == EKMAN
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
+def run_model(name: str) -> str:
+    """How the model of a training is called among those to choose from."""
+    return f"run {name}"
 
 
 def read_card(folder: Path) -> dict[str, Any]:
-    return json.loads((folder / CARD).read_text(encoding="utf-8"))
+    """The content of a model's card, unchecked but for being a JSON object.
+
+    Raises:
+        ValueError: it is none.
+    """
+    card = json.loads((folder / CARD).read_text(encoding="utf-8"))
+    if not isinstance(card, dict):
+        raise ValueError(f"{CARD} of {folder.name} is {type(card).__name__}; a JSON object is needed")
+    return card
 
 
 def stamp(folder: Path) -> str:
@@ -65,6 +98,36 @@ def _load(key: str, folder: Path) -> Predictor:
     from affectvlm.predictor import Predictor
 
     return Predictor.from_checkpoint(folder)
+
+
+def zero_shot(folder: Path) -> ZeroShot:
+    """The same model, to be asked in other words; shared by all sessions too."""
+    found = predictor(folder)
+    with _loading:
+        return _load_zero_shot(stamp(folder), found)
+
+
+@lru_cache(maxsize=3)
+def _load_zero_shot(key: str, found: Predictor) -> ZeroShot:
+    from affectvlm.zero_shot import ZeroShot
+
+    return ZeroShot(found.model, found.card)
+
+
+def face_features(face: Face, correction: tuple[int, int, int], folder: Path) -> FaceFeatures:
+    """What the model's image tower makes of the face: the views that `answer` is read from.
+
+    Raises:
+        ScanError, ValueError, CheckpointError: as `answer`.
+    """
+    prediction = answer(face, correction, folder)
+    return _features(f"{face.digest}:{correction}:{stamp(folder)}", prediction, zero_shot(folder))
+
+
+@st.cache_resource(max_entries=12, show_spinner=False, scope="session")
+def _features(key: str, _prediction: Prediction, _zero_shot: ZeroShot) -> FaceFeatures:
+    present = [name in _prediction.view_probabilities for name in _prediction.view_names]
+    return _zero_shot.features(_prediction.inputs, np.array(present))
 
 
 def answer(face: Face, correction: tuple[int, int, int], folder: Path) -> Prediction:
@@ -100,12 +163,13 @@ def sample_scan(emotion: str) -> Scan:
 def _make_sample(emotion: str) -> Scan:
     from affectvlm.synthesis.expressions import prototype
 
-    person = _sample_model().sample_identity(np.random.default_rng(SAMPLE_SEED + EKMAN.index(emotion)))
-    return _sample_model().generate(person, prototype(emotion))
+    person = face_model().sample_identity(np.random.default_rng(SAMPLE_SEED + EKMAN.index(emotion)))
+    return face_model().generate(person, prototype(emotion))
 
 
 @cache
-def _sample_model() -> FaceModel:
+def face_model() -> FaceModel:
+    """The procedural head, of which samples and the explorer's faces are made."""
     from affectvlm.synthesis.procedural import ProceduralFace
 
     return ProceduralFace()
@@ -149,12 +213,13 @@ def export_worker() -> ExportWorker:
 @st.cache_resource(max_entries=4, show_spinner="Preparing the mesh …", scope="session")
 def exported_page(key: str, _mesh: DisplayMesh, _appearance: bool, _background: str, _skin: str) -> str:
     """The interactive HTML page; byte for byte the same at every rerun, so that it is sent once."""
-    return export_worker().export(_mesh, _appearance, _background, _skin)
+    page = export_worker().export(_mesh, _appearance, _background, _skin)
+    return with_stills(page, _mesh, _appearance, _background)
 
 
 def forget_results() -> None:
     """Drops what was derived from this session's faces."""
-    for cached in (_answer, _frontal, mesh_for_display, exported_page):
+    for cached in (_answer, _features, _frontal, mesh_for_display, exported_page, *SESSION_CACHES):
         cached.clear()
 
 

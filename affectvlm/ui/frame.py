@@ -18,6 +18,12 @@ def navigation():
     pages = [
         st.Page("pages/classify.py", title="Classify", default=True),
         st.Page("pages/mesh.py", title="Mesh"),
+        st.Page("pages/gradcam.py", title="Grad-CAM"),
+        st.Page("pages/prompts.py", title="Prompts"),
+        st.Page("pages/explorer.py", title="Explorer"),
+        st.Page("pages/sequence.py", title="Sequence"),
+        st.Page("pages/training.py", title="Training"),
+        st.Page("pages/about.py", title="About"),
     ]
     page = st.navigation(pages, position="top")
     _declared.set()

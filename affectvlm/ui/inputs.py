@@ -5,11 +5,13 @@ from __future__ import annotations
 import streamlit as st
 
 from affectvlm.emotions import EKMAN
-from affectvlm.ui import engine, state, words
+from affectvlm.ui import engine, sequence_state, state, words
 
 MAX_MB = 200
 PHOTO_TYPES = ("jpg", "jpeg", "png", "webp", "bmp")
 SCAN, PHOTOS, CAMERA = "3D scan", "Three photos", "Camera"
+ONE, MANY = "One face", "Many files"
+SEQUENCE_PAGE = "pages/sequence.py"
 TURN_HINT = {
     "front": "Look straight into the camera.",
     "left": "Turn the head so that the left cheek shows.",
@@ -17,7 +19,18 @@ TURN_HINT = {
 }
 
 
+def many() -> bool:
+    """Whether the visitor wants a table of many files instead of one face."""
+    way = st.segmented_control(
+        "How many", (ONE, MANY), default=ONE, required=True, key="how_many", label_visibility="collapsed",
+        persist_state="session",
+    )  # fmt: skip
+    return way == MANY
+
+
 def show() -> None:
+    if st.session_state.pop("brought_sequence", False):
+        st.switch_page(SEQUENCE_PAGE)
     way = st.segmented_control(
         "How", (SCAN, PHOTOS, CAMERA), default=SCAN, required=True, key="way", label_visibility="collapsed"
     )
@@ -48,9 +61,17 @@ def _scan() -> None:
     key = _key("scan")
 
     def brought() -> None:
+        from affectvlm.sequences import is_sequence
+
         upload = st.session_state[key]
-        if upload is not None and _fits(upload):
-            state.set_face(state.Face.from_scan(upload.name, upload.getvalue()))
+        if upload is None or not _fits(upload):
+            return
+        name, data = upload.name, upload.getvalue()
+        if is_sequence((data, name)):  # frames of one face: they have a page of their own
+            sequence_state.bring([(name, data)])
+            st.session_state["brought_sequence"] = True
+        else:
+            state.set_face(state.Face.from_scan(name, data))
 
     st.file_uploader(
         "A 3D scan of a face or head, in any position and unit; a zip may hold an OBJ with its material and texture",
@@ -124,5 +145,3 @@ def _fits(upload) -> bool:
         return True
     state.set_face(None, f"{upload.name} has {upload.size / 2**20:.0f} MB; at most {MAX_MB} MB are taken.")
     return False
-
-

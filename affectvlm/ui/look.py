@@ -20,6 +20,9 @@ h2 { font-size: 1.75rem !important; letter-spacing: -0.01em; padding-top: 0 !imp
   h1 { font-size: 1.7rem !important; }
   :is(.st-key-samples, .st-key-views) [data-testid="stColumn"] { min-width: 27%; flex: 1 1 27%; }
   .st-key-samples button { padding-left: 0.2rem; padding-right: 0.2rem; }
+  .st-key-explorer_main > * > [data-testid="stHorizontalBlock"] > [data-testid="stColumn"]:last-child { order: -1; }
+  .st-key-explorer_views [data-testid="stColumn"] { min-width: 28%; flex: 2 1 28%; }
+  .st-key-explorer_views [data-testid="stColumn"]:last-child { flex: 1 1 28%; }
 }
 .coming { aspect-ratio: 1; border-radius: 12px; background: rgba(128, 128, 128, 0.16); }
 .bars { display: grid; gap: 3px; padding: 2px 0 6px; }
@@ -28,6 +31,10 @@ h2 { font-size: 1.75rem !important; letter-spacing: -0.01em; padding-top: 0 !imp
 .bar-name { opacity: 0.72; }
 .bar-track { height: 6px; border-radius: 3px; background: rgba(128, 128, 128, 0.16); overflow: hidden; }
 .bar-fill { display: block; height: 100%; border-radius: 3px; }
+.sentence-bar { display: grid; grid-template-columns: 1fr 3.2em; gap: 0.6em; align-items: center; font-size: 0.8rem; }
+.sentence-bar .bar-track { height: 7px; }
+:is(.st-key-explorer_pose, .st-key-explorer_target, .st-key-prompt_row) [role="radiogroup"] { flex-wrap: wrap;
+                                                                                             row-gap: 0.4rem; }
 .strip-answer { font-size: 0.92rem; margin-top: -0.35rem; }
 .dot { display: inline-block; width: 0.62em; height: 0.62em; border-radius: 50%; margin-right: 0.45em; }
 .fine { font-size: 0.8rem; opacity: 0.66; line-height: 1.45; }

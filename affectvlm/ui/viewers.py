@@ -13,7 +13,7 @@ from pathlib import Path
 import plotly.graph_objects as go
 import streamlit as st
 
-from affectvlm.ui import engine, guarded_stpyvista, state
+from affectvlm.ui import engine, evidence, explaining, guarded_stpyvista, state, stills
 from affectvlm.ui.display import DisplayMesh
 from affectvlm.ui.export import ExportError
 from affectvlm.ui.words import VIEW_TITLES
@@ -21,7 +21,7 @@ from affectvlm.ui.words import VIEW_TITLES
 PYVISTA, STPYVISTA, PLOTLY, STILL = "PyVista", "stpyvista", "Plotly", "Still pictures"
 VIEWERS = (PYVISTA, STPYVISTA, PLOTLY, STILL)
 FALLBACKS = (PYVISTA, PLOTLY, STILL)  # stpyvista is only ever asked by choice
-RELIEF, COLORS = "Surface", "Colours"
+RELIEF, COLORS, EVIDENCE = "Surface", "Colours", "Evidence"
 BACKGROUND = "#2b2f36"
 SKIN = "#d8d4cf"
 HEIGHT = 620
@@ -37,19 +37,30 @@ def show(face: state.Face, folder: Path | None) -> None:
     key = f"{face.digest}:{state.correction()}:{engine.stamp(folder) if folder else None}"
     mesh = engine.mesh_for_display(key, scan)
     with st.container(horizontal=True, horizontal_alignment="distribute", vertical_alignment="bottom"):
-        appearance = _appearance(mesh)
+        look = _look(mesh, folder)
         viewer = st.selectbox("Viewer", VIEWERS, key="viewer", width=200)
+    if look == EVIDENCE:
+        case = evidence.Case(face, state.correction(), folder)
+        question = evidence.Question(evidence.EMOTION, explaining.emotion(case))
+        mesh, key = evidence.painted(case, question, mesh), f"{key}:{question}"
     for candidate in (viewer, *(other for other in FALLBACKS if other != viewer)):
-        if SHOW[candidate](mesh, appearance, key):
+        if SHOW[candidate](mesh, look != RELIEF, key):
             break
     triangles = f"{len(mesh.faces):,} triangles" + (f" of {mesh.total:,}" if mesh.total > len(mesh.faces) else "")
     st.caption(f"{face.title} · {triangles} · turned to the front")
+    if look == EVIDENCE:
+        explaining.mesh_legend(case, question)
 
 
-def _appearance(mesh: DisplayMesh) -> bool:
-    if mesh.colors is None:
-        return False
-    return st.segmented_control("Show", (RELIEF, COLORS), default=COLORS, required=True, key="mesh_look") == COLORS
+def _look(mesh: DisplayMesh, folder: Path | None) -> str:
+    """What the surface shows: its relief, the scan's own colours, or the evidence for an emotion."""
+    looks = [RELIEF, *([COLORS] if mesh.colors is not None else []), *([EVIDENCE] if folder is not None else [])]
+    if len(looks) == 1:
+        return RELIEF
+    if st.session_state.get("mesh_look", RELIEF) not in looks:
+        del st.session_state["mesh_look"]
+    default = COLORS if COLORS in looks else RELIEF
+    return st.segmented_control("Show", looks, default=default, required=True, key="mesh_look", persist_state="session")
 
 
 def _pyvista(mesh: DisplayMesh, appearance: bool, key: str) -> bool:
@@ -109,11 +120,7 @@ def mesh_figure(mesh: DisplayMesh, appearance: bool) -> go.Figure:
 
 
 def _still(mesh: DisplayMesh, appearance: bool, key: str) -> bool:
-    from affectvlm.rendering import render_views
-    from affectvlm.scan import Scan
-
-    scan = Scan(mesh.vertices, mesh.faces, colors=mesh.colors)
-    views = render_views(scan, "textured" if appearance else "shaded", size=448)
+    views = stills.views(mesh, appearance)
     columns = st.container(key="views").columns(3)
     for column, view, title in zip(columns, views, VIEW_TITLES.values(), strict=True):
         column.image(view, width="stretch", alt=f"{title} view")

@@ -71,10 +71,27 @@ _ANCESTRY = (  # directions in which populations differ; a person is somewhere b
 _TONES = np.array([[96, 62, 46], [214, 168, 134], [232, 192, 170], [176, 124, 92]], float)
 
 
-def sample_identity(rng: np.random.Generator, spread: float = 1.0) -> FaceIdentity:
-    male = rng.random() < 0.5
-    age = float(np.clip(rng.gamma(5.0, 8.0), 16, 85))
-    build = float(rng.normal())
+def sample_identity(
+    rng: np.random.Generator,
+    spread: float = 1.0,
+    sex: str | None = None,
+    age: float | None = None,
+    build: float | None = None,
+) -> FaceIdentity:
+    """A new person. What is given is taken in place of what is drawn, and nothing else of the person changes with it.
+
+    Raises:
+        ValueError: a sex other than female and male, an age outside 16 to 85, or a build outside -3 to 3.
+    """
+    if sex not in (None, "female", "male"):
+        raise ValueError(f"sex is {sex!r}; female or male is needed")
+    if not (age is None or 16 <= age <= 85) or not (build is None or -3 <= build <= 3):
+        raise ValueError(f"age is {age}, build is {build}; 16 to 85 years and -3 to 3 are needed")
+    # all is drawn, whatever is given: the later draws stay the same
+    drawn_male, drawn_age, drawn_build = rng.random() < 0.5, float(np.clip(rng.gamma(5.0, 8.0), 16, 85)), rng.normal()
+    male = drawn_male if sex is None else sex == "male"
+    age = drawn_age if age is None else float(age)
+    build = float(drawn_build if build is None else build)
     shape = dict(zip(SHAPE_NAMES, 0.75 * spread * rng.normal(size=len(SHAPE_NAMES)), strict=True))
     for name, amount in _BY_SEX.items():
         shape[name] += amount if male else -amount

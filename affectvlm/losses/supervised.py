@@ -181,9 +181,7 @@ def _align(images: tuple[Tensor, ...], prompts: tuple[Tensor, ...], scale: Tenso
     (a, a_labels, a_present, a_weight), (b, b_labels, b_present, b_weight) = images, prompts
     logits = scale * a @ b.T
     positive = a_labels[:, None] == b_labels
-    return (
-        _toward(logits, positive, b_present, a_weight) + _toward(logits.T, positive.T, a_present, b_weight)
-    ) / 2
+    return (_toward(logits, positive, b_present, a_weight) + _toward(logits.T, positive.T, a_present, b_weight)) / 2
 
 
 def _toward(logits: Tensor, positive: Tensor, present: Tensor, weight: Tensor) -> Tensor:

@@ -1,0 +1,174 @@
+"""Faces without labels: what training sees of a target when it must learn without them.
+
+`Unlabelled` holds pixels, and how they were taken (scan, photo-like, picture). It has no labels, no intensity, no
+action units, no names and no metadata; `UnlabelledBatches` makes batches of it. So code that is handed these two cannot
+ask for a label, whatever it does. The order of the faces is that of a hash of their pixels: folders list their files
+class by class, and an order can tell a class as well as a name.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import IterableDataset, get_worker_info
+
+from affectvlm.augmentation.on_device import pack
+from affectvlm.augmentation.views import Draws, MixedViews, draw, join, show
+from affectvlm.data import MixedBatches, open_shard, picture_mode
+
+
+class Unlabelled:
+    """Stored views of n faces, and nothing that says what they show.
+
+    Attributes:
+        photo: (n,) bool, seen as a camera sees. picture: (n,) int, see `data.RenderedFaces`.
+    """
+
+    __slots__ = ("_places", "_shards", "photo", "picture")
+
+    def __init__(
+        self, shards: Sequence[np.ndarray], places: Sequence[tuple[int, int]], photo: Sequence[bool],
+        picture: Sequence[int],
+    ) -> None:  # fmt: skip
+        """Faces at `places` = (shard, row) of shards (m, 3, S, S, 7) uint8; they are put into the order of their
+        pixels."""
+        if not len(places) or not len(places) == len(photo) == len(picture):
+            raise ValueError(
+                f"{len(places)} faces with {len(photo)} flags; one face at least, and a flag each are needed"
+            )
+        order = sorted(range(len(places)), key=lambda i: fingerprint(shards[places[i][0]][places[i][1]]))
+        self._shards = list(shards)
+        self._places = np.array(places, np.int64)[order]
+        self.photo, self.picture = np.array(photo, bool)[order], np.array(picture, np.int64)[order]
+
+    @classmethod
+    def open(
+        cls, folders: Sequence[str | Path], counts: Sequence[int | None] | None = None, photos: bool = True
+    ) -> Unlabelled:
+        """The faces of rendered folders (see `affectvlm.data`). Of the listings, whether a face is a photo or a picture
+        is read, and nothing else.
+
+        Args:
+            counts: of each folder as many faces at most; None = all.
+            photos: False leaves photo-like faces out.
+
+        Raises:
+            ValueError: not one face.
+        """
+        shards: list[np.ndarray] = []
+        found: list[tuple[tuple[int, int], bool, bool]] = []
+        for number, folder in enumerate(folders):
+            own = []
+            for file in sorted(Path(folder).glob("shard_*.json")):
+                records = json.loads(file.read_text("utf-8"))
+                flags = [(bool(r["photo"]), picture_mode(r)) for r in records]
+                shards.append(open_shard(file, records))
+                own += [((len(shards) - 1, row), *flag) for row, flag in enumerate(flags)]
+            limit = counts[number] if counts else None
+            found += [face for face in own[:limit] if photos or not face[1]]
+        places, photo, picture = zip(*found, strict=True) if found else ((), (), ())
+        return cls(shards, places, photo, picture)
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def __deepcopy__(self, memo: dict) -> Unlabelled:
+        return self  # read-only and large: running averages of a method copy all that it holds
+
+    def views(self, indices: Sequence[int]) -> np.ndarray:
+        """(m, 3, S, S, 7) uint8 stored views."""
+        return np.stack([self._shards[shard][row] for shard, row in self._places[np.asarray(indices)]])
+
+    def batches(self, size: int) -> Iterator[np.ndarray]:
+        """Index arrays in order: every face once."""
+        for start in range(0, len(self), size):
+            yield np.arange(start, min(start + size, len(self)))
+
+
+def fingerprint(views: np.ndarray) -> bytes:
+    """16 bytes of one face's pixels."""
+    return hashlib.blake2b(np.ascontiguousarray(views), digest_size=16).digest()
+
+
+class UnlabelledBatches(IterableDataset):
+    """As `data.MixedBatches`, of faces without labels: batch `step` depends on seed and step alone, and the rows of
+    several ranks put together are the batch of a single one.
+
+    Yields dicts with index (B,) int64 of the faces, and views (B, `distortions` * 3, 3, size, size) uint8; or packed, a
+    list of what makes them on a GPU (`augmentation.on_device`). Nothing else.
+
+    Args:
+        distortions: how often each view is drawn, each time with an augmentation of its own; all three views of the
+            first drawing come first.
+        rank, ranks: whose rows of the `batch` are made.
+        on_device: leave the pixels to the GPU.
+
+    Raises:
+        TypeError: faces that could tell a label.
+        ValueError: a batch that the ranks cannot share in chunks of CHUNK rows.
+    """
+
+    CHUNK = MixedBatches.CHUNK
+
+    def __init__(
+        self,
+        faces: Unlabelled,
+        views: MixedViews,
+        batch: int,
+        steps: int,
+        seed: int,
+        start: int = 0,
+        distortions: int = 1,
+        rank: int = 0,
+        ranks: int = 1,
+        on_device: bool = False,
+    ) -> None:
+        if not isinstance(faces, Unlabelled):
+            raise TypeError(f"faces are {type(faces).__name__}; Unlabelled is needed, which cannot tell a label")
+        if ranks > 1 and batch % (self.CHUNK * ranks):
+            raise ValueError(f"a batch of {batch} for {ranks} ranks; a multiple of {self.CHUNK * ranks} is needed")
+        self.faces, self.views, self.batch, self.steps, self.seed = faces, views, batch, steps, seed
+        self.start, self.distortions, self.rank, self.ranks, self.on_device = start, distortions, rank, ranks, on_device
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        worker = get_worker_info()
+        number, workers = (worker.id, worker.num_workers) if worker else (0, 1)
+        for step in range(self.start + number, self.steps, workers):
+            yield self.make(step)
+
+    def make(self, step: int) -> dict[str, Any]:
+        """This rank's rows of batch `step`."""
+        share = self.batch // self.ranks
+        chosen = self._rows(step)[self.rank * share : (self.rank + 1) * share]
+        first = self.rank * share // self.CHUNK
+        stored = self.faces.views(chosen)
+        drawn = [self._draws(stored, chosen, step, first, twin) for twin in range(self.distortions)]
+        index = torch.from_numpy(chosen)
+        if self.on_device:
+            return {"index": index, "packed": [pack(stored, draws) for draws in drawn]}
+        return {"index": index, "views": torch.from_numpy(np.concatenate([show(stored, d) for d in drawn], axis=1))}
+
+    def _rows(self, step: int) -> np.ndarray:
+        """(batch,) int64: which faces batch `step` shows, of all ranks; each once in every pass over them."""
+        places = np.arange(step * self.batch, (step + 1) * self.batch)
+        count = len(self.faces)
+        orders = {
+            epoch: np.random.default_rng([self.seed, 0, int(epoch)]).permutation(count)
+            for epoch in np.unique(places // count)
+        }
+        return np.array([orders[place // count][place % count] for place in places], np.int64)
+
+    def _draws(self, stored: np.ndarray, chosen: np.ndarray, step: int, first: int, twin: int) -> Draws:
+        parts = []
+        for number, start in enumerate(range(0, len(chosen), self.CHUNK)):
+            rng = np.random.default_rng([self.seed, 1, step, first + number, *[twin] * (twin > 0)])
+            rows = slice(start, start + self.CHUNK)
+            photo, picture = self.faces.photo[chosen[rows]], self.faces.picture[chosen[rows]]
+            parts.append(draw(stored[rows], photo, self.views, rng, picture=picture))
+        return join(parts)

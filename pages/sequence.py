@@ -1,0 +1,19 @@
+"""Sequence: a face in motion (4D), played, answered as a whole, and its emotions over time."""
+
+import streamlit as st
+
+from affectvlm.ui import engine, frame, sequence, sequence_state, sidebar, words
+
+frame.require()
+st.title("How does the face move?")
+st.markdown("Bring a sequence of 3D scans. You get one answer for all of it, and see the emotions come and go.")
+folder = sidebar.chosen(engine.checkpoints())
+if folder is None:
+    st.info(words.NO_MODEL, icon=":material/info:")
+if sequence_state.problem():
+    st.error(sequence_state.problem(), icon=":material/error:")
+sequence.bring()
+if sequence_state.clip() is not None and folder is not None:
+    sequence.show(folder)
+st.space("small")
+st.caption(f"{words.INTENDED_USE}  \n{words.PRIVACY}")
