@@ -130,7 +130,8 @@ def test_it_says_what_the_model_listens_to_and_the_best_step_keeps_its_word(page
 
     assert log(after) > log(before)
     assert len(page.session_state["surroundings"]) == 2
-    assert control(page, "Make it look more …").value == "fear"
+    page.switch_page("pages/classify.py").run().switch_page(PAGE).run()
+    assert control(page, "Make it look more …").value == "fear" and recipe(page) == after
 
 
 def test_the_words_of_the_prompts_page_count_here(app):

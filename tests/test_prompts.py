@@ -311,7 +311,8 @@ def test_a_base_gives_what_a_file_leaves_out(tmp_path):
     mine = PromptSet.load(path)
     assert mine.classes == ("happy", "bored") and mine.phrases["happy"] == PROMPTS.phrases["happy"]
     assert any("bored" in prompt for prompt in mine.bank_prompts("bored"))
-    for text, word in (("base: nobody", "nobody"), ("base: ../x", "base is"), ("base: ekman\nclasses: {glum: }", "glum")):
+    wrong = {"base: nobody": "nobody", "base: ../x": "base is", "base: ekman\nclasses: {glum: }": "glum"}
+    for text, word in wrong.items():
         path.write_text(text)
         with pytest.raises(ValueError, match=word):
             PromptSet.load(path)

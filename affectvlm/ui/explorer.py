@@ -217,12 +217,12 @@ def _steer(recipe: FaceRecipe, folder: Path) -> None:
     prompts = prompt_state.current(folder).prompt_set()
     if st.session_state.get("explorer_target") not in (None, *prompts.classes):
         st.session_state["explorer_target"] = None
-    st.session_state["explorer_target"] = st.session_state.get("explorer_target")  # kept from page to page
     target = st.pills(
         "Make it look more …",
         prompts.classes,
         format_func=lambda name: ADJECTIVES.get(name, name),
         key="explorer_target",
+        persist_state="session",
     )
     if target is None:
         st.caption(

@@ -56,13 +56,15 @@ def show(face: state.Face, folder: Path) -> None:
 def _view(prediction, features: FaceFeatures) -> FaceFeatures:
     """The face as all views show it, or one of them, as the visitor chooses."""
     names = [name for name in prediction.view_names if name in prediction.view_probabilities]
+    if st.session_state.get("prompt_view") not in names:
+        st.session_state["prompt_view"] = ALL_VIEWS
     chosen = st.segmented_control(
         "Look at",
         (ALL_VIEWS, *names),
         format_func=lambda name: words.VIEW_TITLES.get(name, name),
-        default=ALL_VIEWS,
         required=True,
         key="prompt_view",
+        persist_state="session",
     )
     return features if chosen == ALL_VIEWS else features.only(prediction.view_names.index(chosen))
 
@@ -132,7 +134,7 @@ def _editor(groups: list[Group], winner: str, wording: Wording, zero_shot: ZeroS
         if st.session_state.get("prompt_row") not in rows:
             st.session_state["prompt_row"] = winner if winner in rows else rows[0]
         chosen = st.pills(
-            "Sentences for", rows, format_func=str.capitalize, required=True, key="prompt_row",
+            "Sentences for", rows, format_func=str.capitalize, required=True, key="prompt_row", persist_state="session",
         )  # fmt: skip
         with st.popover("Add a class", icon=":material/add:"):
             _new_class(folder)
