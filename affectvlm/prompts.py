@@ -319,8 +319,6 @@ def _check_rows(prompts: PromptSet) -> None:
                 if kind not in KINDS:
                     raise ValueError(f"{row!r} has phrases of kind {kind!r}; {', '.join(KINDS)} or intense are known")
                 _strings(words, f"{kind} phrases of {row!r}")
-
-
     for row, sentences in _mapping(prompts.bank, "bank").items():
         if row not in prompts.phrases:
             raise ValueError(f"bank has sentences of {row!r}; there are {', '.join(prompts.rows)}")

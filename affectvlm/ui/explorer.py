@@ -16,6 +16,7 @@ from affectvlm.ui import engine, explorer_state, prompt_figures, prompt_lab, pro
 from affectvlm.zero_shot import Answer, FaceFeatures
 
 FRONT_SIZE, SIDE_SIZE = 448, 224  # pixels
+QUALITY = 90  # of the JPEGs; 45 kB for all three
 SHOWN_HALF_WIDTH, LOWERED = 104.0, 14.0  # mm: more of the head, for people, than the model looks at
 SHOWN_EFFECTS = 10
 REGION_TITLES = {"brows": "Brows", "eyes": "Eyes", "nose": "Nose and cheeks", "mouth": "Mouth"}
@@ -28,9 +29,9 @@ _QUIET = {"displayModeBar": False}
 
 @dataclass(frozen=True, eq=False)
 class Seen:
-    """A made face, drawn: views for people (front large, left, right), and its features where there is a model."""
+    """A made face, drawn: views for people as data addresses (front large, left, right); its features under a model."""
 
-    pictures: tuple[np.ndarray, ...]
+    pictures: tuple[str, ...]
     features: FaceFeatures | None
 
 
@@ -81,12 +82,25 @@ def draw(recipe: FaceRecipe, folder: Path | None) -> Seen:
     lowered = replace(scan, vertices=scan.vertices - np.array([0, LOWERED, 0], np.float32))
     front = rendering.render_views(lowered, "textured", FRONT_SIZE, rendering.DEFAULT_YAWS[:1], SHOWN_HALF_WIDTH)[0]
     sides = rendering.render_views(lowered, "textured", SIDE_SIZE, rendering.DEFAULT_YAWS[1:], SHOWN_HALF_WIDTH)
+    pictures = tuple(map(_data, (front, *sides)))
     if folder is None:
-        return Seen((front, *sides), None)
+        return Seen(pictures, None)
     zero_shot = engine.zero_shot(folder)
     card = zero_shot.card
     inputs = rendering.render_views(scan, card.image_kind, VIEW_SIZE, card.yaws, card.half_width)
-    return Seen((front, *sides), zero_shot.features(inputs))
+    return Seen(pictures, zero_shot.features(inputs))
+
+
+def _data(picture: np.ndarray) -> str:
+    """(H, W, 3) uint8 → a JPEG in a "data:" address."""
+    import base64
+    import io
+
+    from PIL import Image
+
+    stream = io.BytesIO()
+    Image.fromarray(picture).save(stream, "JPEG", quality=QUALITY)
+    return "data:image/jpeg;base64," + base64.b64encode(stream.getvalue()).decode()
 
 
 def _poses(here: explorer_state.Exploring) -> None:
@@ -165,12 +179,10 @@ def _person(recipe: FaceRecipe) -> None:
 
 
 def _views(seen: Seen) -> None:
-    front, left, right = seen.pictures
-    with st.container(key="explorer_views"):
-        large, small = st.columns([2, 1], gap="small")
-        large.image(front, width="stretch", alt="the made face from the front")
-        small.image(left, width="stretch", alt="its left cheek")
-        small.image(right, width="stretch", alt="its right cheek")
+    # in the page itself: a picture fetched by its address is gone from the server when the next slider has moved
+    alts = ("the made face from the front", "its left cheek", "its right cheek")
+    pictures = "".join(f'<img alt="{alt}" src="{src}">' for alt, src in zip(alts, seen.pictures, strict=True))
+    st.html(f'<div class="made-face">{pictures}</div>')
 
 
 def _use() -> None:

@@ -21,8 +21,6 @@ h2 { font-size: 1.75rem !important; letter-spacing: -0.01em; padding-top: 0 !imp
   :is(.st-key-samples, .st-key-views) [data-testid="stColumn"] { min-width: 27%; flex: 1 1 27%; }
   .st-key-samples button { padding-left: 0.2rem; padding-right: 0.2rem; }
   .st-key-explorer_main > * > [data-testid="stHorizontalBlock"] > [data-testid="stColumn"]:last-child { order: -1; }
-  .st-key-explorer_views [data-testid="stColumn"] { min-width: 28%; flex: 2 1 28%; }
-  .st-key-explorer_views [data-testid="stColumn"]:last-child { flex: 1 1 28%; }
 }
 .coming { aspect-ratio: 1; border-radius: 12px; background: rgba(128, 128, 128, 0.16); }
 .bars { display: grid; gap: 3px; padding: 2px 0 6px; }
@@ -35,6 +33,9 @@ h2 { font-size: 1.75rem !important; letter-spacing: -0.01em; padding-top: 0 !imp
 .sentence-bar .bar-track { height: 7px; }
 :is(.st-key-explorer_pose, .st-key-explorer_target, .st-key-prompt_row) [role="radiogroup"] { flex-wrap: wrap;
                                                                                              row-gap: 0.4rem; }
+.made-face { display: grid; grid-template-columns: 2fr 1fr; gap: 10px; }
+.made-face img { width: 100%; display: block; border-radius: 12px; }
+.made-face img:first-child { grid-row: 1 / 3; height: 100%; object-fit: cover; }
 .strip-answer { font-size: 0.92rem; margin-top: -0.35rem; }
 .dot { display: inline-block; width: 0.62em; height: 0.62em; border-radius: 50%; margin-right: 0.45em; }
 .fine { font-size: 0.8rem; opacity: 0.66; line-height: 1.45; }

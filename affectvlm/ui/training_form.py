@@ -16,7 +16,7 @@ from affectvlm.ui import engine, training_state, visitors
 SYNTHETIC, ICT, OWN = "Synthetic faces", "ICT-FaceKit", "My own faces"
 DATA = {SYNTHETIC: "procedural", ICT: "ict", OWN: "folder"}
 RANDOM = "random weights"
-METHOD_TITLES = {"affectvlm": "AffectVLM", "multiviewvlm": "MultiviewVLM", "smilevlm": "SmileVLM", "mifar": "MiFaR"}
+METHOD_TITLES = {"affectvlm": "AffectVLM", "multiviewvlm": "MultiviewVLM", "smilevlm": "SMILE-VLM", "mifar": "MiFaR"}
 ABOUT_METHODS = {
     "affectvlm": "Learns from labelled faces: views of one emotion are pulled together, and to the words for it.",
     "multiviewvlm": "Reads no label: agreement of the views, and guesses of its own.",

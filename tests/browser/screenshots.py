@@ -1,7 +1,12 @@
-"""The README's pictures of the app, taken from the app: python -m tests.browser.screenshots docs/images"""
+"""Pictures of every page of the app, taken from the app.
+
+    python -m tests.browser.screenshots docs/images                        # those of the README
+    python -m tests.browser.screenshots looks --dark --width 400           # to look at another appearance
+"""
 
 from __future__ import annotations
 
+import argparse
 import io
 import sys
 import time
@@ -13,40 +18,66 @@ from tests.browser.conftest import start_server
 from tests.browser.find_browser import FLAGS, MISSING, find_browser
 
 SAMPLE = "surprise"
-WIDTH, HEIGHT = 1400, 900
+PAGES = ("Mesh", "Grad-CAM", "Prompts", "Explorer", "Sequence", "Training", "About")
 
 
-def save(page, path: Path) -> None:
-    image = Image.open(io.BytesIO(page.screenshot())).convert("RGB")
+def save(page, path: Path, whole: bool) -> None:
+    image = Image.open(io.BytesIO(page.screenshot(full_page=whole))).convert("RGB")
     image.save(path, optimize=True)
     print(f"{path}: {path.stat().st_size / 1000:.0f} kB")
 
 
-def main(folder: Path, checkpoints: Path = Path("checkpoints")) -> None:
-    from playwright.sync_api import sync_playwright
+def settle(page, seconds: float) -> None:
+    """Until the page has nothing more to work out, and its pictures are drawn."""
+    time.sleep(1.5)
+    page.wait_for_function("!document.querySelector('[data-testid=stStatusWidget]')", timeout=180_000)
+    time.sleep(seconds)
 
+
+def open_page(page, name: str) -> None:
+    """By the bar on top; narrow windows keep it in the sidebar."""
+    link = page.get_by_role("link", name=name, exact=True)
+    if not link.first.is_visible():
+        page.get_by_test_id("stExpandSidebarButton").click()
+    link.first.click()
+    page.wait_for_timeout(500)
+    if page.viewport_size["width"] < 700 and page.get_by_test_id("stSidebarCollapseButton").is_visible():
+        page.get_by_test_id("stSidebarCollapseButton").click()
+
+
+def main() -> None:
+    arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    arguments.add_argument("folder", type=Path)
+    arguments.add_argument("--dark", action="store_true")
+    arguments.add_argument("--width", type=int, default=1400)
+    arguments.add_argument("--whole", action="store_true", help="the whole length of each page")
+    arguments.add_argument("--pages", nargs="+", default=PAGES, choices=PAGES)
+    given = arguments.parse_args()
     browser_path = find_browser()
     if browser_path is None:
         sys.exit(MISSING)
-    folder.mkdir(parents=True, exist_ok=True)
-    server = start_server(checkpoints)
+    from playwright.sync_api import sync_playwright
+
+    given.folder.mkdir(parents=True, exist_ok=True)
+    server = start_server(Path("checkpoints"))
     try:
         with sync_playwright() as playwright:
             browser = playwright.chromium.launch(executable_path=browser_path, args=list(FLAGS))
-            page = browser.new_page(viewport={"width": WIDTH, "height": HEIGHT})
+            size = {"width": given.width, "height": 900}
+            page = browser.new_page(viewport=size, color_scheme="dark" if given.dark else "light")
             page.set_default_timeout(180_000)
             page.goto(server.url)
             page.get_by_role("button", name=SAMPLE, exact=True).click()
             page.get_by_text("Answered in").wait_for()
             page.locator(".js-plotly-plot .bartext").first.wait_for()
-            page.locator(".strip-answer").wait_for()
-            page.mouse.move(WIDTH - 5, HEIGHT - 5)
-            time.sleep(2)
-            save(page, folder / "classify.png")
-            page.get_by_role("link", name="Mesh", exact=True).click()
-            page.locator("iframe").wait_for()
-            time.sleep(10)  # software drawing on a busy machine
-            save(page, folder / "mesh.png")
+            page.mouse.move(given.width - 5, 895)
+            settle(page, 2)
+            save(page, given.folder / "classify.png", given.whole)
+            for name in given.pages:
+                open_page(page, name)
+                page.mouse.move(given.width - 5, 895)
+                settle(page, 8 if name == "Mesh" else 3)  # software drawing on a busy machine
+                save(page, given.folder / f"{name.lower().replace('-', '')}.png", given.whole)
             browser.close()
     finally:
         server.process.terminate()
@@ -54,4 +85,4 @@ def main(folder: Path, checkpoints: Path = Path("checkpoints")) -> None:
 
 
 if __name__ == "__main__":
-    main(*map(Path, sys.argv[1:]))
+    main()
