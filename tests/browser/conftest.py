@@ -105,9 +105,11 @@ def page(chromium):
             route.abort()
 
     def note(message) -> None:
-        looks_for_server = "/_stcore/" in message.location["url"]  # streamlit tries the addresses below a page's first
-        if message.type == "error" and not looks_for_server:
-            seen.errors.append(f"{message.text} {message.location['url']}")
+        url = message.location["url"]
+        looks_for_server = "/_stcore/" in url  # streamlit tries the addresses below a page's first
+        too_late = "/media/" in url and "404" in message.text  # a picture that a rerun replaced before it was fetched
+        if message.type == "error" and not looks_for_server and not too_late:
+            seen.errors.append(f"{message.text} {url}")
 
     context.route("**/*", judge)
     page = context.new_page()
