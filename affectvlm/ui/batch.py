@@ -198,7 +198,7 @@ def _table(table: Table) -> None:
     if not count:
         return
     shares = {
-        name: st.column_config.ProgressColumn(name.capitalize(), format="%.0f %%", min_value=0, max_value=100, width=80)
+        name: st.column_config.ProgressColumn(name.capitalize(), format="%.1f %%", min_value=0, max_value=100, width=80)
         for name in table.classes
     }
     st.dataframe(

@@ -33,7 +33,7 @@ VIEW_ANGLE = 25.0  # degrees from top to bottom
 
 ICONS = b"https://kitware.github.io/vtk-js/icon/"  # the exported page asks for tab icons there; ours asks for nothing
 POLICY = (
-    b'<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; script-src \'unsafe-inline\' '
+    b"<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; script-src 'unsafe-inline' "
     b"'unsafe-eval' blob:; style-src 'unsafe-inline'; img-src data: blob:; connect-src data: blob:; worker-src blob:\">"
 )
 

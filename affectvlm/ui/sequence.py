@@ -144,10 +144,12 @@ def _player(seen: SeenClip, key: str) -> None:
 
     at = player.show(key, seen.frames, curve and curve.classes, times, start, moved)
     with st.container(horizontal=True, vertical_alignment="center"):
-        if st.button("Use this frame", icon=":material/check:", help="Makes it the current face of the other pages."):
+        if st.button("Use this frame", icon=":material/check:"):
             _use(seen, at)
         if st.session_state.get("clip_used") == (key, at):
             st.caption("It is the current face on all pages now.")
+        else:
+            st.caption("Makes it the current face, which the other pages then show.")
 
 
 def _use(seen: SeenClip, at: int) -> None:

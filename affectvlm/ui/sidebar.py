@@ -77,5 +77,3 @@ def _forget() -> None:
     if context is not None:  # streamlit itself would keep the uploaded bytes until the session ends
         context.uploaded_file_mgr.remove_session_files(context.session_id)
     state.forget()
-
-
