@@ -69,6 +69,12 @@ def test_memory_is_flat_over_many_requests(faces, checkpoint_folder):
     assert grown < 60  # each scan and its pictures are 5 MB
 
 
+def done(work):
+    """The result of a coroutine, in a thread of its own: the browser of other tests has a loop running in this one."""
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(asyncio.run, work).result()
+
+
 def test_visitors_of_a_real_server_see_their_own_faces_alone(checkpoint_folder, monkeypatch):
     """Three visitors over the real protocol, each with two faces, who turn the pages at the same time."""
     pytest.importorskip("websockets")
@@ -77,7 +83,7 @@ def test_visitors_of_a_real_server_see_their_own_faces_alone(checkpoint_folder, 
     monkeypatch.setenv("AFFECTVLM_CHECKPOINTS", str(checkpoint_folder.parent))
     url, process = app_load.start_server()
     try:
-        asyncio.run(app_load.run(url, process.pid, visitors=3, rounds=2))
+        done(app_load.run(url, process.pid, visitors=3, rounds=2))
     finally:
         process.terminate()
         process.wait(30)
@@ -94,4 +100,4 @@ def test_a_mixed_up_face_would_be_noticed():
     visitor = app_load.Visitor("http://localhost:1", 3)
     visitor._socket = Socket()
     with pytest.raises(AssertionError, match="visitor-004"):
-        asyncio.run(visitor._receive())
+        done(visitor._receive())

@@ -147,7 +147,7 @@ def test_a_folder_is_divided_without_a_look_at_its_labels(tmp_path, monkeypatch)
         table = ["file,label,subject", *(f"{row[0]},{label},{row[2]}" for row, label in zip(rows, labels, strict=True))]
         (tmp_path / "labels.csv").write_text("\n".join(table))
         source = ("data.sources=[folder]", "data.train_faces=[0]", f"data.folder={tmp_path}")
-        own = train.own_faces(config_of("multiviewvlm", *source), say=False)
+        own = train.own_faces(config_of("multiviewvlm", *source), PROMPTS, say=False)
         parts.append({name: [record.id for record in index.records] for name, index in own.items()})
     assert parts[0] == parts[1] and all(parts[0].values())
 

@@ -75,6 +75,9 @@ def main() -> None:
             save(page, given.folder / "classify.png", given.whole)
             for name in given.pages:
                 open_page(page, name)
+                if name == "Sequence":
+                    page.get_by_role("button", name=SAMPLE, exact=True).click()
+                    page.get_by_text("All frames together").wait_for()
                 page.mouse.move(given.width - 5, 895)
                 settle(page, 8 if name == "Mesh" else 3)  # software drawing on a busy machine
                 save(page, given.folder / f"{name.lower().replace('-', '')}.png", given.whole)
