@@ -10,7 +10,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from affectvlm.augmentation.on_device import unpack
 from affectvlm.config import LossConfig, OptimConfig
 from affectvlm.data import UNITS
 from affectvlm.losses import AffectVLMLoss
@@ -41,12 +40,6 @@ class AffectVLM(Method):
         super().__init__(model, tuning, optim)
         self.loss, self.weights = loss, weights
         self.unit_head = _unit_head(model.embed_dim) if weights.units else None
-
-    def on_after_batch_transfer(self, batch: dict[str, Any], _: int) -> dict[str, Any]:
-        """Makes the pixels here where the loader left them to the device."""
-        if "packed" not in batch:
-            return batch
-        return {**batch, "views": unpack(batch["packed"])}
 
     def training_step(self, batch: dict[str, Any], step: int) -> Tensor:
         views = self._encode_views(batch["views"])
