@@ -34,17 +34,6 @@ def settle(page, seconds: float) -> None:
     time.sleep(seconds)
 
 
-def open_page(page, name: str) -> None:
-    """By the bar on top; narrow windows keep it in the sidebar."""
-    link = page.get_by_role("link", name=name, exact=True)
-    if not link.first.is_visible():
-        page.get_by_test_id("stExpandSidebarButton").click()
-    link.first.click()
-    page.wait_for_timeout(500)
-    if page.viewport_size["width"] < 700 and page.get_by_test_id("stSidebarCollapseButton").is_visible():
-        page.get_by_test_id("stSidebarCollapseButton").click()
-
-
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     arguments.add_argument("folder", type=Path)
@@ -63,21 +52,25 @@ def main() -> None:
     try:
         with sync_playwright() as playwright:
             browser = playwright.chromium.launch(executable_path=browser_path, args=list(FLAGS))
-            size = {"width": given.width, "height": 900}
-            page = browser.new_page(viewport=size, color_scheme="dark" if given.dark else "light")
+            size, wide = {"width": given.width, "height": 900}, {"width": 1400, "height": 900}
+            page = browser.new_page(viewport=wide, color_scheme="dark" if given.dark else "light")
             page.set_default_timeout(180_000)
             page.goto(server.url)
             page.get_by_role("button", name=SAMPLE, exact=True).click()
             page.get_by_text("Answered in").wait_for()
             page.locator(".js-plotly-plot .bartext").first.wait_for()
+            page.set_viewport_size(size)
             page.mouse.move(given.width - 5, 895)
             settle(page, 2)
             save(page, given.folder / "classify.png", given.whole)
             for name in given.pages:
-                open_page(page, name)
+                page.set_viewport_size(wide)  # a narrow window keeps its links behind a button
+                page.get_by_role("link", name=name, exact=True).click()
+                page.get_by_role("heading", level=1).wait_for()
                 if name == "Sequence":
                     page.get_by_role("button", name=SAMPLE, exact=True).click()
                     page.get_by_text("All frames together").wait_for()
+                page.set_viewport_size(size)
                 page.mouse.move(given.width - 5, 895)
                 settle(page, 8 if name == "Mesh" else 3)  # software drawing on a busy machine
                 save(page, given.folder / f"{name.lower().replace('-', '')}.png", given.whole)
