@@ -370,6 +370,18 @@ def sample_weight(emotional: np.ndarray, intensity: np.ndarray) -> np.ndarray:
     return np.where(emotional, np.clip(0.2 + 1.2 * intensity, 0.2, 1.0), 1.0).astype(np.float32)
 
 
+def shuffled(seed: int, epoch: int, count: int) -> np.ndarray:
+    """(count,) int64: the order of the faces in one pass over them."""
+    return np.random.default_rng([seed, 0, int(epoch)]).permutation(count)
+
+
+def shuffled_rows(seed: int, step: int, batch: int, count: int) -> np.ndarray:
+    """(batch,) int64: which of `count` faces batch `step` shows; each once in every pass over them."""
+    places = np.arange(step * batch, (step + 1) * batch)
+    orders = {epoch: shuffled(seed, epoch, count) for epoch in np.unique(places // count)}
+    return np.array([orders[place // count][place % count] for place in places], np.int64)
+
+
 class MixedBatches(IterableDataset):
     """An endless shuffle of rendered faces, cut into augmented batches; batch `step` depends on seed and step alone.
 
@@ -433,9 +445,7 @@ class MixedBatches(IterableDataset):
     def make(self, step: int) -> dict[str, Any]:
         """This rank's rows of batch `step`."""
         pool, views = self._early if step < self.scans_first else self._later
-        places = np.arange(step * self.batch, (step + 1) * self.batch)
-        orders = {epoch: self._shuffled(epoch, len(pool)) for epoch in np.unique(places // len(pool))}
-        rows = np.array([pool[orders[place // len(pool)][place % len(pool)]] for place in places])
+        rows = pool[shuffled_rows(self.seed, step, self.batch, len(pool))]
         share = self.batch // self.ranks
         chosen = rows[self.rank * share : (self.rank + 1) * share]
         first = self.rank * share // self.CHUNK
@@ -472,6 +482,3 @@ class MixedBatches(IterableDataset):
             return stored
         sides = rng.integers(1, 3, len(stored))
         return np.stack([stored[:, 0], stored[np.arange(len(stored)), sides]], axis=1)
-
-    def _shuffled(self, epoch: int, count: int) -> np.ndarray:
-        return np.random.default_rng([self.seed, 0, int(epoch)]).permutation(count)

@@ -51,7 +51,7 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
     {
         "quick": Preset(
             "Quick look",
-            "about 2 minutes: shows that all works",
+            "a few minutes: shows that all works",
             512,
             {
                 "data.validation_faces": 96, "data.test_faces": 128, "optim.steps": 40, "optim.batch": 32,
@@ -62,7 +62,7 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
         ),
         "short": Preset(
             "Short",
-            "about 10 minutes: adapts a model",
+            "longer: adapts a model",
             1024,
             {
                 "data.validation_faces": 256, "data.test_faces": 256, "optim.steps": 300, "optim.warmup": 30,
@@ -73,7 +73,7 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
         ),
         "long": Preset(
             "Long",
-            "an hour or more: for results",
+            "hours on a laptop: for results",
             8192,
             {"optim.steps": 3000, "optim.warmup": 150, "optim.ema": 0.995, "run.validate": 250},
             {},

@@ -20,7 +20,7 @@ from torch.utils.data import IterableDataset, get_worker_info
 
 from affectvlm.augmentation.on_device import pack
 from affectvlm.augmentation.views import Draws, MixedViews, draw, join, show
-from affectvlm.data import MixedBatches, open_shard, picture_mode
+from affectvlm.data import MixedBatches, open_shard, picture_mode, shuffled_rows
 
 
 class Unlabelled:
@@ -156,13 +156,7 @@ class UnlabelledBatches(IterableDataset):
 
     def _rows(self, step: int) -> np.ndarray:
         """(batch,) int64: which faces batch `step` shows, of all ranks; each once in every pass over them."""
-        places = np.arange(step * self.batch, (step + 1) * self.batch)
-        count = len(self.faces)
-        orders = {
-            epoch: np.random.default_rng([self.seed, 0, int(epoch)]).permutation(count)
-            for epoch in np.unique(places // count)
-        }
-        return np.array([orders[place // count][place % count] for place in places], np.int64)
+        return shuffled_rows(self.seed, step, self.batch, len(self.faces))
 
     def _draws(self, stored: np.ndarray, chosen: np.ndarray, step: int, first: int, twin: int) -> Draws:
         parts = []
