@@ -28,7 +28,7 @@ from pytorch_lightning.loggers import TensorBoardLogger
 from torch.utils.data import DataLoader
 
 from affectvlm.adaptation import ADAPTATION, measure, observer
-from affectvlm.config import DataConfig, TrainConfig, load, to_dict
+from affectvlm.config import TrainConfig, load, to_dict
 from affectvlm.data import FaceSet, RenderedFaces, build
 from affectvlm.datasets import Index, index_dataset, parse_option, read_split, render_index, split_subjects
 from affectvlm.datasets.unlabelled import index_unlabelled, without_labels
@@ -36,13 +36,13 @@ from affectvlm.fitting import Keeping, TrainingError, callbacks, choose_weights,
 from affectvlm.launching import fast_precision, place, rank, threads_per_process, trainer_options, watch_parent
 from affectvlm.methods.affectvlm import separate_words
 from affectvlm.methods.base import Method
-from affectvlm.methods.building import build_batches, build_method, tuning_of, uses_pseudo_labels
+from affectvlm.methods.building import build_batches, build_method, picture_size, tuning_of, uses_pseudo_labels
 from affectvlm.methods.gathering import synchronise_batch_norm
 from affectvlm.methods.rounds import Rounds
 from affectvlm.methods.scoring import cases, face_logits, predictions, report
 from affectvlm.methods.unlabelled import Unlabelled
 from affectvlm.metrics import fit_temperature
-from affectvlm.model import Card, MultiviewCLIP, build_model, load_checkpoint, save_checkpoint
+from affectvlm.model import Card, MultiviewCLIP, at_size, build_model, load_checkpoint, save_checkpoint
 from affectvlm.model.tuning import prepare, table
 from affectvlm.prompts import PromptSet
 from affectvlm.rendering import DEFAULT_YAWS, HALF_WIDTH_MM, VIEW_NAMES
@@ -131,6 +131,7 @@ def train(config: TrainConfig, resume: bool = False) -> Path | None:
 
 def _train(config: TrainConfig, run: Run, resume: bool, placement: Any) -> Path | None:
     pl.seed_everything(config.run.seed, verbose=False)
+    config = dataclasses.replace(config, views=dataclasses.replace(config.views, size=picture_size(config)))
     first = rank(placement) == 0
     prompts = PromptSet.load(config.prompts.file)
     prompts = prompts if config.prompts.augmented else prompts.plain()
@@ -179,10 +180,11 @@ def _train(config: TrainConfig, run: Run, resume: bool, placement: Any) -> Path 
         run.write_json(PREDICTIONS, predicted)
     if measured["before"]:
         run.write_json(ADAPTATION, measured | {"after": features_say(model, prompts, faces, config)})
+    temporal = "train" in faces and all("frames" in record for record in faces["train"].records)
     card = Card.of(
         model, prompts, name=run.folder.name, view_names=VIEW_NAMES, yaws=DEFAULT_YAWS,
         image_kind=config.data.image_kind, half_width=HALF_WIDTH_MM, temperature=temperature, metrics=scores,
-        temporal="train" in faces and all("frames" in record for record in faces["train"].records),
+        temporal=temporal, magnify=config.data.magnify if temporal else 1.0,
         licence="MIT", training_data={"faces": described, "settings": shareable(config)},
         intended_use=INTENDED_USE, limits=LIMITS,
     )  # fmt: skip
@@ -259,20 +261,23 @@ def folders_of(
         if source in ("folder", "unlabelled"):
             if config.unsupervised and train_faces:  # the first of a folder are those of its first class
                 raise ValueError(f"data.train_faces is {train_faces} for a folder; {config.method} takes all of it: 0")
-            folders.append(rendered(own, split, data, say))
+            folders.append(rendered(own, split, config, say))
             counts.append(count if split == "train" and count else None)
             continue
         settings = FaceSet(
-            source, split, count, damaged=split != "test", model_path=data.ict_path if source == "ict" else ""
-        )
+            source, split, count, damaged=split != "test", size=config.views.size,
+            model_path=data.ict_path if source == "ict" else "",
+        )  # fmt: skip
         folders.append(build(settings, data.cache, data.workers))
         counts.append(count)
     return folders, counts
 
 
-def rendered(index: Index, split: str, data: DataConfig, say: bool) -> Path:
+def rendered(index: Index, split: str, config: TrainConfig, say: bool) -> Path:
     """Their folder; what cannot be used or looks doubtful is said."""
-    made = render_index(index, data.cache, data.workers)
+    made = render_index(
+        index, config.data.cache, config.data.workers, config.views.size, magnify=config.data.magnify
+    )  # fmt: skip
     if say:
         log.info("%s: %s", split, made.summary())
     return made.folder
@@ -303,6 +308,7 @@ def network(config: TrainConfig, prompts: PromptSet, resume: bool) -> tuple[Mult
         temperature = card.temperature
     else:
         model = build_model(config.model.arch, config.model.pretrained or None)
+    model = at_size(model, config.model.image_size or model.image_size)
     model.clip.visual.to(memory_format=torch.channels_last)
     if not (resume or config.model.start or config.model.pretrained):
         value = separate_words(model, prompts, config.optim.word_steps, config.run.seed)

@@ -39,7 +39,8 @@ class DataConfig:
     `image_kind` is what the model will be shown of scans: normals, shaded or textured.
     `loaders` processes prepare batches; 0 = one on a CPU, and as many as there are cores to spare beside a GPU.
     `augment` says who makes the augmented pixels: the loaders (cpu), the device that trains (device), or, with auto,
-    the GPU where there is one.
+    the GPU where there is one. `magnify` shows the motion in dynamic images of sequences so many times as strong
+    (micro-expressions).
     """
 
     sources: tuple[str, ...] = ("procedural",)
@@ -59,6 +60,7 @@ class DataConfig:
     workers: int = 0
     loaders: int = 0
     augment: str = "auto"
+    magnify: float = 1.0
 
     def __post_init__(self) -> None:
         if len(self.sources) != len(self.train_faces):
@@ -72,6 +74,8 @@ class DataConfig:
             raise ValueError(f"data.options has {bad[0]!r}; name=value is needed")
         if self.augment not in ("auto", "cpu", "device"):
             raise ValueError(f"data.augment is {self.augment!r}; auto, cpu or device is needed")
+        if not self.magnify > 0:
+            raise ValueError(f"data.magnify is {self.magnify}; more than 0 is needed")
         if "ict" in self.sources and not self.ict_path:
             raise ValueError("data.sources names ict but data.ict_path is empty; the path of ICT-FaceKit is needed")
         if {"folder", "unlabelled"} & set(self.sources) and not self.folder:
@@ -83,7 +87,8 @@ class DataConfig:
 @dataclass(frozen=True)
 class ModelConfig:
     """`arch` is any open_clip architecture or affectvlm-compact; `pretrained` a tag or a local weight file; `start` a
-    checkpoint.
+    checkpoint. `image_size` is the side in pixels of the pictures the image tower takes; 0 = as it was made. Another
+    one keeps the weights and resamples the grid of positions.
 
     Weights that began from either are mixed with their start at the end, in the `interpolate` shares of the trained
     ones, and validation chooses among the mixtures and the trained weights.
@@ -92,11 +97,14 @@ class ModelConfig:
     arch: str = "affectvlm-compact"
     pretrained: str = ""
     start: str = ""
+    image_size: int = 0
     interpolate: tuple[float, ...] = (0.5, 0.75, 0.9)
 
     def __post_init__(self) -> None:
         if self.pretrained and self.start:
             raise ValueError("model.pretrained and model.start are both given; one place to begin from is needed")
+        if self.image_size and not 32 <= self.image_size <= 1024:
+            raise ValueError(f"model.image_size is {self.image_size}; 32 to 1024 pixels, or 0, are needed")
         if not all(0 < share < 1 for share in self.interpolate):
             raise ValueError(f"model.interpolate is {self.interpolate}; shares between 0 and 1 are needed")
 

@@ -25,8 +25,19 @@ import torch
 from torch.utils.data import IterableDataset, get_worker_info
 
 from affectvlm.augmentation.on_device import pack
-from affectvlm.augmentation.scans import crop, damage, pose_error, reshape
-from affectvlm.augmentation.views import CHANNELS, DIRECTIONS, PICTURE, Draws, MixedViews, draw, join, show, store
+from affectvlm.augmentation.scans import crop, damage, pose_error, reshape, restyle
+from affectvlm.augmentation.views import (
+    CHANNELS,
+    DIRECTIONS,
+    PICTURE,
+    Draws,
+    MixedViews,
+    draw,
+    join,
+    show,
+    store,
+    stored_side,
+)
 from affectvlm.emotions import EKMAN
 from affectvlm.prompts import PromptSet
 from affectvlm.rendering import DEFAULT_YAWS, HALF_WIDTH_MM, render_buffers
@@ -40,7 +51,7 @@ REJECTION = ("neutral", "no face")
 LABELS = EKMAN + REJECTION
 """Label numbers of generated faces: the six emotions, then what must not get one."""
 
-CONTENT = 2
+CONTENT = 3
 """Raise it when a change of the code changes the pixels of generated faces: older caches are then no longer used."""
 
 SHARD = 256
@@ -62,7 +73,7 @@ class FaceSet:
         split: "train", "validation" or "test": identities of different splits never meet.
         count: faces. per_identity: faces of one person.
         damaged: True for what real scans bring and photo-like views; False for clean cropped faces.
-        size: pixels of a stored view; its window is as much larger than a model's as `margin` says.
+        size: pixels of the pictures to be taken from the stored views, which are larger (`augmentation.views.MARGIN`).
         intensity: lowest and highest; drawn evenly.
     """
 
@@ -72,8 +83,7 @@ class FaceSet:
     per_identity: int = 8
     damaged: bool = True
     photo_share: float = 0.3
-    size: int = 128
-    margin: float = 128 / 112
+    size: int = 112
     intensity: tuple[float, float] = (0.25, 1.0)
     seed: int = 0
     model_path: str = ""
@@ -112,11 +122,11 @@ class RenderedFaces:
     emotion are left out where no row is for them; a face of another emotion than those is refused.
 
     Attributes:
-        classes, rejection: as given; rows: both. labels: (n,) int64 into rows; emotional: (n,) bool, of a class;
-        intensity: (n,) float32, 1 where it is not known; graded:
-        (n,) bool, where it is; photo: (n,) bool, seen as a
-        camera sees; picture: (n,) int, how views stored from pictures are shown (augmentation.views.PICTURE or
-        DIRECTIONS), 0 for scans; subjects, records: lists of length n.
+        classes, rejection: as given; rows: both. labels: (n,) int64 into rows; bears: (n, len(rows)) bool, that label
+        and the further ones of a sample that has several; emotional: (n,) bool, of a class; intensity: (n,) float32, 1
+        where it is not known; graded: (n,) bool, where it is; photo: (n,) bool, seen as a camera sees; picture: (n,)
+        int, how views stored from pictures are shown (augmentation.views.PICTURE or DIRECTIONS), 0 for scans;
+        subjects, records: lists of length n.
         metadata: list of n dicts, as `PromptSet.draw` takes them: what is known of the subject, and the intensity.
         units: (n, len(UNITS)) float32 action-unit intensities in [0, 1], NaN where there is no face.
     """
@@ -148,6 +158,7 @@ class RenderedFaces:
         if not self.records:
             raise ValueError(f"no rendered faces in {', '.join(Path(f).name for f in folders)}; build them first")
         self.labels = np.array([self.rows.index(class_name(r)) for r in self.records], np.int64)
+        self.bears = np.array([[row in self._names(r) for row in self.rows] for r in self.records])
         self.emotional = self.labels < len(self.classes)
         self.intensity = np.array([1.0 if r["intensity"] is None else r["intensity"] for r in self.records], np.float32)
         self.graded = np.array([r["intensity"] is not None for r in self.records], bool)
@@ -160,11 +171,15 @@ class RenderedFaces:
     def __len__(self) -> int:
         return len(self.records)
 
+    @staticmethod
+    def _names(record: dict) -> tuple[str, ...]:
+        return (class_name(record), *record.get("also", ()))
+
     def _wanted(self, record: dict, photos: bool) -> bool:
-        name = class_name(record)
-        if name not in self.rows and name not in REJECTION:
-            raise ValueError(f"a face of {record['source']} is labelled {name!r}; the classes are {self.classes}")
-        return name in self.rows and (photos or not record["photo"])
+        for name in self._names(record):
+            if name not in self.rows and name not in REJECTION:
+                raise ValueError(f"a face of {record['source']} is labelled {name!r}; the classes are {self.classes}")
+        return class_name(record) in self.rows and (photos or not record["photo"])
 
     def views(self, indices: Sequence[int]) -> np.ndarray:
         """(n, 3, S, S, 7) uint8 stored views."""
@@ -245,7 +260,8 @@ def open_source(source: str, model_path: str = ""):
 
 def _write_shard(task: tuple[FaceSet, Path, int]) -> int:
     faces, folder, shard = task
-    views = np.empty((SHARD, 3, faces.size, faces.size, CHANNELS), np.uint8)
+    side = stored_side(faces.size)
+    views = np.empty((SHARD, 3, side, side, CHANNELS), np.uint8)
     records = []
     for row in range(SHARD):
         views[row], record = make_face(_model, faces, shard * SHARD + row)
@@ -303,6 +319,8 @@ def make_face(model, faces: FaceSet, index: int) -> tuple[np.ndarray, dict]:
         if model.name == "ict" and faces.damaged and not record["photo"]:
             options = {"without": [part for part in _LOOSE_PARTS if rng.random() < 0.3]}
         scan = model.generate(identity, units, **options)
+        if faces.split == "train" and rng.random() < 0.6:
+            scan = restyle(scan, model.generate(identity, {}, **options), rng)
         if faces.split == "train" and rng.random() < 0.75:
             scan = reshape(scan, rng)
     return store(_draw(scan, faces, record["photo"], rng)), record
@@ -332,7 +350,8 @@ def _draw(scan, faces: FaceSet, photo: bool, rng: np.random.Generator):
     else:
         half_width = HALF_WIDTH_MM
         scan = damage(scan, rng) if faces.damaged else clean(scan)
-    return render_buffers(scan, tuple(yaws), faces.size, half_width * faces.margin)
+    side = stored_side(faces.size)
+    return render_buffers(scan, tuple(yaws), side, half_width * side / faces.size)
 
 
 def clean(scan):
@@ -386,9 +405,10 @@ class MixedBatches(IterableDataset):
     """An endless shuffle of rendered faces, cut into augmented batches; batch `step` depends on seed and step alone.
 
     Yields dicts: views (B, `per_sample`, 3, size, size) uint8 (or packed, which makes them on a GPU), labels (B,)
-    int64, units (B, U) float32, weight (B,) float32, and prompts, B tuples of `per_sample` strings: every view's own,
-    drawn anew. With several loader workers, worker w makes every w-th batch; the loader takes them in turn, so the
-    order is that of the steps.
+    int64, bears (B, rows) bool, units (B, U) float32, weight (B,) float32, and prompts, B tuples of `per_sample`
+    strings: every view's own, drawn anew, about one of the sample's labels; words (B, `per_sample`) int64 says which.
+    With several loader workers, worker w makes every w-th batch; the loader takes them in turn, so the order is that
+    of the steps.
 
     Of several ranks, each makes its own rows of the batch; put together they are the batch of a single rank, number
     for number, so that a run can go on with another number of ranks.
@@ -454,27 +474,40 @@ class MixedBatches(IterableDataset):
             for number, part in enumerate(np.split(chosen, range(self.CHUNK, len(chosen), self.CHUNK)))
         ]
         labels, intensity = self.faces.labels[chosen], self.faces.intensity[chosen]
-        stored = np.concatenate([stored for stored, _, _ in chunks])
-        draws = join([draws for _, draws, _ in chunks])
+        stored = np.concatenate([stored for stored, *_ in chunks])
+        draws = join([draws for _, draws, *_ in chunks])
         batch = {
             **({"packed": pack(stored, draws)} if self.on_device else {"views": torch.from_numpy(show(stored, draws))}),
             "labels": torch.from_numpy(labels),
+            "bears": torch.from_numpy(self.faces.bears[chosen]),
             "units": torch.from_numpy(self.faces.units[chosen]),
             "weight": torch.from_numpy(sample_weight(self.faces.emotional[chosen], intensity)),
         }
-        return batch | ({"prompts": [row for *_, rows in chunks for row in rows]} if self.prompts else {})
+        if self.prompts:
+            batch["words"] = torch.from_numpy(np.concatenate([about for *_, about, _ in chunks]))
+            batch["prompts"] = [row for *_, rows in chunks for row in rows]
+        return batch
 
     def _chunk(
         self, rows: np.ndarray, views: MixedViews, rng: np.random.Generator
-    ) -> tuple[np.ndarray, Draws, list[tuple[str, ...]]]:
+    ) -> tuple[np.ndarray, Draws, np.ndarray, list[tuple[str, ...]]]:
         stored = self._sides(self.faces.views(rows), rng)
         draws = draw(stored, self.faces.photo[rows], views, rng, picture=self.faces.picture[rows])
-        return stored, draws, [self._words(row, rng) for row in rows] if self.prompts else []
+        about = self._about(rows, rng)
+        words = [self._words(row, labels, rng) for row, labels in zip(rows, about, strict=True)] if self.prompts else []
+        return stored, draws, about, words
 
-    def _words(self, row: int, rng: np.random.Generator) -> tuple[str, ...]:
-        """Every view's own prompt of the sample's class."""
-        name, known = self.faces.rows[self.faces.labels[row]], self.faces.metadata[row] if self.metadata else None
-        return tuple(self.prompts.draw(name, known, rng) for _ in range(self.per_sample))
+    def _about(self, rows: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """(n, per_sample) int64: the label each view's prompt will be about, any of those that the sample bears."""
+        about = np.repeat(self.faces.labels[rows][:, None], self.per_sample, axis=1)
+        for place in np.flatnonzero(self.faces.bears[rows].sum(axis=1) > 1):
+            about[place] = rng.choice(np.flatnonzero(self.faces.bears[rows[place]]), self.per_sample)
+        return about
+
+    def _words(self, row: int, about: np.ndarray, rng: np.random.Generator) -> tuple[str, ...]:
+        """Every view's own prompt."""
+        known = self.faces.metadata[row] if self.metadata else None
+        return tuple(self.prompts.draw(self.faces.rows[label], known, rng) for label in about)
 
     def _sides(self, stored: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """All three views, or the front and one side of each sample."""

@@ -239,7 +239,8 @@ class Predictor:
             warnings = [*faces.warnings, *remarks.words()]
             if len(chosen) < len(sequence):
                 warnings.append(f"{len(chosen)} of the {len(sequence)} frames, spread evenly, were looked at.")
-            return self._sequence_prediction(looks, dynamic.pictures(), sequence.times, warnings, clock.finish())
+            pictures = dynamic.pictures(magnify=self.card.magnify)
+            return self._sequence_prediction(looks, pictures, sequence.times, warnings, clock.finish())
 
     def _sequence_prediction(
         self,
@@ -254,13 +255,17 @@ class Predictor:
         classes, weights = self.card.classes, looks.expressiveness()
         temporal = self.card.temporal  # then the dynamic images are what it reads, and no frame alone means anything
         answer, (face, look) = self._ask(dynamic) if temporal else looks.mean(weights), looks.peak
-        curve = None if temporal else emotion_curve(
-            classes,
-            classes[int(answer.classes.argmax())],
-            np.array(looks.numbers),
-            np.stack([one.classes for one in looks.answers]),
-            weights,
-            None if times is None else times[looks.indices],
+        curve = (
+            None
+            if temporal
+            else emotion_curve(
+                classes,
+                classes[int(answer.classes.argmax())],
+                np.array(looks.numbers),
+                np.stack([one.classes for one in looks.answers]),
+                weights,
+                None if times is None else times[looks.indices],
+            )
         )
         views = rendering.picture(look.buffers, "textured")
         dynamic.setflags(write=False)

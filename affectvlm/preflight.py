@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -30,7 +30,6 @@ FEW = 5
 
 _GUESSING = ("multiviewvlm", "smilevlm")
 _CHECKPOINT = ("card.json", "model.safetensors")
-_SHARD_BYTES = 256 * 3 * 128 * 128 * 7
 _RUN_BYTES = 400 << 20  # last.ckpt, the best weights, the exported model
 _SPARE_BYTES = 200 << 20
 
@@ -87,7 +86,9 @@ def check_data(config: TrainConfig, home: str | Path = ".", progress: Progress =
         home: the folder that relative paths of the settings start from.
     """
     home, data = Path(home), config.data
-    findings = [*_check_start(config, home), *_check_disk(config, home)]
+    findings = _check_start(config, home)
+    if all(finding.level != STOP for finding in findings):
+        findings += _check_disk(config, home)
     own: Check | None = None
     for source in data.sources:
         if source == "procedural":
@@ -123,7 +124,14 @@ def _check_start(config: TrainConfig, home: Path) -> list[Finding]:
 
 def _check_disk(config: TrainConfig, home: Path) -> list[Finding]:
     """Room for rendered faces that are not in the cache yet, and for what a run leaves."""
-    wanted = {_existing(home / config.data.cache): _missing_bytes(config.data, home)}
+    from affectvlm.methods.building import picture_size
+
+    start = str(home / config.model.start) if config.model.start else ""
+    try:
+        size = picture_size(replace(config, model=replace(config.model, start=start)))
+    except ValueError as error:
+        return [Finding(STOP, str(error), "Choose another model to begin from, or random weights.")]
+    wanted = {_existing(home / config.data.cache): _missing_bytes(config.data, home, size)}
     place = _existing(home / config.run.folder)
     shared = next((other for other in wanted if other.stat().st_dev == place.stat().st_dev), place)
     wanted[shared] = wanted.get(shared, 0) + _RUN_BYTES
@@ -136,17 +144,19 @@ def _check_disk(config: TrainConfig, home: Path) -> list[Finding]:
     return [Finding(STOP, f"too little room on the disk: {'; '.join(short)}", advice)] if short else []
 
 
-def _missing_bytes(data: DataConfig, home: Path) -> int:
+def _missing_bytes(data: DataConfig, home: Path, size: int) -> int:
+    from affectvlm.augmentation.views import CHANNELS, stored_side
     from affectvlm.data import SHARD, FaceSet
+    from affectvlm.rendering import DEFAULT_YAWS
 
     shards = 0
     for source, train in zip(data.sources, data.train_faces, strict=True):
         counts = {"train": train, "validation": data.validation_faces, "test": data.test_faces}
         for split, count in counts.items() if source != "folder" else ():
-            folder = home / data.cache / FaceSet(source, split, count, damaged=split != "test").key()
+            folder = home / data.cache / FaceSet(source, split, count, damaged=split != "test", size=size).key()
             wanted = {f"shard_{number:04d}.json" for number in range(-(-count // SHARD))}
             shards += len(wanted - {file.name for file in folder.glob("shard_*.json")})
-    return shards * _SHARD_BYTES
+    return shards * SHARD * len(DEFAULT_YAWS) * stored_side(size) ** 2 * CHANNELS
 
 
 def _existing(path: Path) -> Path:

@@ -107,11 +107,11 @@ def main() -> None:
     given = arguments.parse_args()
     device = "cuda" if torch.cuda.is_available() else "cpu"
     with tempfile.TemporaryDirectory() as cache:
+        size = build_model(given.arch).image_size
         start = time.perf_counter()
-        folder = build(FaceSet("procedural", "train", 512), cache)
+        folder = build(FaceSet("procedural", "train", 512, size=size), cache)
         rendered = 512 / (time.perf_counter() - start)
         faces = RenderedFaces([folder])
-        size = build_model(given.arch).image_size
         settings = {"batch": given.batch, "steps": 10**6, "seed": 0, "per_sample": 2, "prompts": PromptSet.load()}
         batches = MixedBatches(faces, MixedViews(size=size), **settings)
         views = given.batch * 2

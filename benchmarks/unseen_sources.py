@@ -20,7 +20,7 @@ import cv2
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from affectvlm.augmentation.views import store
+from affectvlm.augmentation.views import store, stored_side
 from affectvlm.data import LABELS, clean
 from affectvlm.emotions import EKMAN
 from affectvlm.methods.scoring import face_logits, report
@@ -37,11 +37,12 @@ INTENSITIES = (1.0, 0.75, 0.5)
 
 
 class Faces:
-    """Rendered faces held in memory, with the attributes that scoring reads."""
+    """Faces rendered for pictures of `size` pixels and held in memory, with the attributes that scoring reads."""
 
-    def __init__(self, scans: list[Scan], labels: list[int], intensity: list[float]) -> None:
+    def __init__(self, scans: list[Scan], labels: list[int], intensity: list[float], size: int) -> None:
+        side = stored_side(size)
         self._views = np.stack(
-            [store(render_buffers(clean(s), DEFAULT_YAWS, 128, HALF_WIDTH_MM * 128 / 112)) for s in scans]
+            [store(render_buffers(clean(s), DEFAULT_YAWS, side, HALF_WIDTH_MM * side / size)) for s in scans]
         )
         self.labels, self.intensity = np.array(labels), np.array(intensity, np.float32)
         self.photo = self.picture = np.zeros(len(labels), bool)
@@ -188,7 +189,7 @@ def main() -> None:
     for name, make in sources.items():
         scans, labels, levels = make()
         result[name] = {
-            "known pose": known_pose(predictor, Faces(scans, labels, levels)),
+            "known pose": known_pose(predictor, Faces(scans, labels, levels, predictor.model.image_size)),
             "end to end": end_to_end(predictor, scans[: given.turned], labels[: given.turned], given.seed),
         }
         print(name, json.dumps(result[name]["known pose"]["three views, normals"]["emotions"]), flush=True)

@@ -16,9 +16,11 @@ from affectvlm.augmentation.views import (
     MixedViews,
     augment,
     draw,
+    picture_side,
     plain,
     show,
     store,
+    stored_side,
 )
 from affectvlm.rendering import picture, render_buffers
 from tests.test_rendering import sphere
@@ -39,7 +41,8 @@ def head():
 
 @pytest.fixture(scope="module")
 def stored(head):
-    return store(render_buffers(head, size=112, half_width=80 * 112 / 96))[None]
+    side = stored_side(96)
+    return store(render_buffers(head, size=side, half_width=80 * side / 96))[None]
 
 
 @pytest.mark.parametrize(("kind", "name"), [(NORMALS, "normals"), (SHADED, "shaded"), (TEXTURED, "textured")])
@@ -47,6 +50,23 @@ def test_plain_views_are_what_the_renderer_draws(head, stored, kind, name):
     drawn = picture(render_buffers(head, size=96, half_width=80), name)
     ours = plain(stored, kind, 96)[0].transpose(0, 2, 3, 1)
     assert np.abs(ours.astype(int) - drawn).mean() < 1.5
+
+
+@pytest.mark.parametrize("size", [32, 96, 112, 128, 144, 224, 336])
+def test_the_side_of_a_stored_view_says_that_of_its_picture(size):
+    assert picture_side(stored_side(size)) == size and stored_side(size) > 1.1 * size
+
+
+@pytest.mark.parametrize("size", [48, 144, 224])
+@pytest.mark.parametrize(("kind", "name"), [(NORMALS, "normals"), (TEXTURED, "textured")])
+def test_a_model_with_another_side_sees_the_same_window(head, stored, kind, name, size):
+    """What 224 px towers see of views that were stored for 96 px is the face, scaled; not a corner of it."""
+    drawn = picture(render_buffers(head, size=size, half_width=80), name).astype(int)
+    taken = plain(stored, kind, size)[0].transpose(0, 2, 3, 1)
+    still = augment(stored, np.zeros(1, bool), replace(STILL, size=size), np.random.default_rng(0), kind=NORMALS)
+    assert taken.shape == drawn.shape and np.abs(taken - drawn).mean() < 4
+    if kind == NORMALS:
+        assert np.abs(still[0].transpose(0, 2, 3, 1) - drawn).mean() < 4
 
 
 def test_without_any_change_the_normals_are_the_plain_ones(stored):
@@ -234,7 +254,7 @@ def test_directions_in_a_picture_turn_with_the_view():
     draws = draw(
         stored,
         np.zeros(1, bool),
-        MixedViews(size=64, **still),
+        MixedViews(size=56, **still),
         np.random.default_rng(1),
         picture=np.array([DIRECTIONS]),
     )
@@ -248,3 +268,24 @@ def test_directions_in_a_picture_turn_with_the_view():
     wanted = np.rot90(plain_, axes=(2, 3), k=1)
     wanted = np.stack([256 - wanted[:, 1], wanted[:, 0], wanted[:, 2]], axis=1)
     np.testing.assert_allclose(turned, np.clip(wanted, 0, 255), atol=1)
+
+
+def test_another_way_of_moving_keeps_what_rests_and_moves_what_moved():
+    from affectvlm.synthesis.procedural import ProceduralFace
+
+    model = ProceduralFace()
+    identity = model.sample_identity(np.random.default_rng(0))
+    resting, smiling = model.generate(identity, {}), model.generate(identity, {"AU12": 1.0})
+    before = smiling.vertices - resting.vertices
+    lengths = np.linalg.norm(before, axis=1)
+    assert np.allclose(scans.restyle(resting, resting, np.random.default_rng(0)).vertices, resting.vertices, atol=1e-4)
+    factors = []
+    for seed in range(6):
+        after = scans.restyle(smiling, resting, np.random.default_rng(seed)).vertices - resting.vertices
+        assert np.abs(after[lengths < 1e-6]).max() < 1e-4
+        far = lengths > 0.5 * lengths.max()
+        assert ((before * after).sum(axis=1)[far] > 0.5 * lengths[far] ** 2 * 0.5).all()  # it still goes up
+        factors.append(np.linalg.norm(after[far], axis=1).mean() / lengths[far].mean())
+    assert 0.5 < min(factors) < max(factors) < 1.7 and np.std(factors) > 0.03
+    with pytest.raises(ValueError, match="vertices"):
+        scans.restyle(smiling, scans.crop(resting, np.random.default_rng(0)), np.random.default_rng(0))

@@ -19,7 +19,7 @@ from affectvlm.augmentation.views import NORMALS, plain
 from affectvlm.data import RenderedFaces
 from affectvlm.datasets import Index, Record, check_disjoint, index_folder, render_index, rendered, split_subjects
 from affectvlm.datasets.content import Fingerprints
-from affectvlm.datasets.rendered import ViewSize, picture_views, scan_views
+from affectvlm.datasets.rendered import SIZE, picture_views, scan_views
 from affectvlm.datasets.words import _known, class_of, metadata_of
 from affectvlm.emotions import EKMAN
 from affectvlm.rendering import DEFAULT_YAWS, VIEW_NAMES, render_views, rotation_y
@@ -27,7 +27,7 @@ from affectvlm.scan import ScanError
 from tests import scan_files
 
 CLASSES = EKMAN + ("neutral",)
-SMALL = ViewSize(48, 48 / 40)
+SMALL = 40
 _numbers = itertools.count(1)
 
 
@@ -526,7 +526,7 @@ def drawn(heads, tmp_path_factory):
 def test_numbers_and_shards_are_those_of_the_data_module():
     assert rendered.REJECTION == data.REJECTION and rendered.SHARD == data.SHARD
     defaults = data.FaceSet("procedural", "train", 1)
-    assert (ViewSize().pixels, ViewSize().margin) == (defaults.size, defaults.margin)
+    assert defaults.size == SIZE
 
 
 def test_rendered_faces_are_read_like_generated_ones(drawn):
@@ -601,7 +601,7 @@ def fake(monkeypatch):
     def views(file, landmarks=None, size=SMALL):
         calls.append(file.name)
         value = len(file.read_bytes()) % 251
-        return np.full((3, size.pixels, size.pixels, 7), value, np.uint8), {"certainty": 0.9, "doubt": ""}
+        return np.full((3, size, size, 7), value, np.uint8), {"certainty": 0.9, "doubt": ""}
 
     monkeypatch.setattr(rendered, "scan_views", views)
     return calls
@@ -687,7 +687,7 @@ def test_a_changed_file_a_new_setting_and_a_damaged_cache_are_rendered_anew(tmp_
     (tmp_path / "in" / index.records[0].files[0]).write_bytes(b"another")
     second = render_index(index, tmp_path / "cache", 1, size=SMALL)
     assert second.fresh == 1 and second.folder != first.folder
-    assert render_index(index, tmp_path / "cache", 1, size=ViewSize(32, 1.2)).fresh == 3
+    assert render_index(index, tmp_path / "cache", 1, size=32).fresh == 3
     for number, stored in enumerate(sorted((tmp_path / "cache" / "faces").rglob("*.npz"))):
         stored.write_bytes(stored.read_bytes()[:100] if number else b"")
     assert render_index(index, tmp_path / "cache", 1, size=SMALL).fresh == 3

@@ -29,8 +29,8 @@ def mean(terms):
     return sum(value * weight for value, weight in terms) / total if total else torch.zeros(())
 
 
-def literal(z, labels, text, margin, mask, weight):
-    """Every term as a loop over its definition."""
+def literal(z, labels, text, margin, mask, weight, bears, words):
+    """Every term as a loop over its definition. bears: a set of labels a sample; words: the label of each prompt."""
     items = [(b, v) for b in range(len(z)) for v in range(z.shape[1]) if mask[b, v]]
     faces = [(b, v) for b, v in items if labels[b] < K]
     same, different, triplet = [], [], []
@@ -39,18 +39,18 @@ def literal(z, labels, text, margin, mask, weight):
             if a == p:
                 continue
             cosine, w = z[a] @ z[p], weight[a[0]] * weight[p[0]]
-            if labels[a[0]] != labels[p[0]]:
+            if not bears[a[0]] & bears[p[0]]:
                 different.append((F.relu(cosine - margin), w))
                 continue
             same.append((1 - cosine, w))
             for n in faces:
-                if a[1] != p[1] and labels[n[0]] != labels[a[0]]:
+                if a[1] != p[1] and not bears[n[0]] & bears[a[0]]:
                     gap = (z[a] - z[p]).square().sum() - (z[a] - z[n]).square().sum()
                     triplet.append((F.relu(gap + margin), w * weight[n[0]]))
     means = {b: F.normalize(sum(z[b, v] for c, v in items if c == b), dim=0) for b in sorted({b for b, _ in items})}
-    prompts = [(text[i], int(labels[i[0]]), weight[i[0]]) for i in items]
-    views = [(z[i], int(labels[i[0]]), weight[i[0]]) for i in items]
-    samples = [(feature, int(labels[b]), weight[b]) for b, feature in means.items()]
+    prompts = [(text[i], {words[i[0]][i[1]]}, weight[i[0]]) for i in items]
+    views = [(z[i], bears[i[0]], weight[i[0]]) for i in items]
+    samples = [(feature, bears[b], weight[b]) for b, feature in means.items()]
     return {
         "same": mean(same),
         "different": mean(different),
@@ -64,13 +64,16 @@ def literal(z, labels, text, margin, mask, weight):
 
 def literal_toward(rows, columns):
     terms = []
-    for feature, label, weight in rows:
+    for feature, own, weight in rows:
         shares = torch.stack([SCALE * feature @ other for other, _, _ in columns]).softmax(0)
-        positives = [share for share, (_, other, _) in zip(shares, columns, strict=True) if other == label]
+        positives = [share for share, (_, other, _) in zip(shares, columns, strict=True) if other & own]
         target = 1 / len(positives)
         terms.append((sum(target * (math.log(target) - share.log()) for share in positives), weight))
     return mean(terms)
 
+
+SEVERAL = [{0, 1}, {1}, {1, 2}, {0}, {2, 0}, {4}], [[1, 0, 1], [1] * 3, [2, 2, 1], [0] * 3, [2, 0, 0], [4] * 3]
+"""Every label of six samples, and the label of each view's prompt."""
 
 CASES = {
     "emotions and rejection rows": ([0, 1, 1, 2, 3, 4], None, None),
@@ -79,17 +82,31 @@ CASES = {
     "one class": ([1, 1, 1], None, None),
     "one sample": ([2], None, None),
     "rejection rows only": ([3, 4, 3], None, None),
+    "several labels": (SEVERAL, None, None),
+    "several labels, weights and missing views": (
+        SEVERAL,
+        [[1, 1, 1], [1, 0, 0], [0, 1, 1], [1, 1, 0], [1, 1, 1], [0, 0, 1]],
+        [1.0, 0.5, 0.4, 1.0, 0.3, 0.7],
+    ),
 }
 
 
 @pytest.mark.parametrize("labels, mask, weight", CASES.values(), ids=CASES.keys())
 def test_values_and_gradients_are_those_of_the_literal_loops(labels, mask, weight):
+    more = {}
+    if labels is not SEVERAL:
+        sets, words = [{label} for label in labels], [[label] * 3 for label in labels]
+    else:
+        sets, words = SEVERAL
+        labels = [row[0] for row in words]
+        hot = torch.tensor([[row in own for row in range(K + 2)] for own in sets])
+        more = {"bears": hot, "words": torch.tensor(words)}
     z, labels, text = batch(labels)
     mask = torch.ones(z.shape[:2], dtype=torch.bool) if mask is None else torch.tensor(mask, dtype=torch.bool)
     weight = torch.ones(len(labels)).double() if weight is None else torch.tensor(weight).double()
     loss = AffectVLMLoss(K, margin=0.3, contrastive=0.5, triplet=2.0, alignment=0.8).double()
-    got = loss(z, labels, text, SCALE, mask, weight)
-    want = literal(z, labels, text, loss.margin, mask, weight)
+    got = loss(z, labels, text, SCALE, mask, weight, **more)
+    want = literal(z, labels, text, loss.margin, mask, weight, sets, words)
     for name, value in want.items():
         torch.testing.assert_close(got[name], torch.as_tensor(value).double(), msg=lambda m, n=name: f"{n}: {m}")
     total = 0.5 * (want["same"] + want["different"]) + 2.0 * want["triplet"]
@@ -232,3 +249,15 @@ def test_wrong_shapes_are_said(change, words):
 def test_wrong_settings_are_said(settings):
     with pytest.raises(ValueError):
         AffectVLMLoss(K, **settings)
+
+
+@pytest.mark.parametrize("more, said", [
+    ({"bears": torch.ones(3, 2, dtype=torch.bool)}, "bears"),
+    ({"bears": torch.ones(2, 5)}, "bears"),
+    ({"words": torch.zeros(3, 2, dtype=torch.long)}, "words"),
+    ({"words": torch.full((3, 3), 9)}, "words"),
+])  # fmt: skip
+def test_labels_that_do_not_fit_are_said(more, said):
+    z, labels, text = batch([0, 1, 2])
+    with pytest.raises(ValueError, match=said):
+        AffectVLMLoss(K)(z, labels, text, SCALE, **more)

@@ -20,6 +20,7 @@ from affectvlm.emotions import EKMAN
 from affectvlm.model import (
     Card,
     CheckpointError,
+    at_size,
     build_model,
     from_config,
     load_checkpoint,
@@ -671,3 +672,31 @@ def test_a_checkpoint_moves_with_its_folder(saved, tmp_path, model):
     shutil.move(saved, tmp_path / "elsewhere")
     loaded, _ = load_checkpoint(str(tmp_path / "elsewhere"))
     assert (loaded(faces()) * model(faces())).sum(-1).min() > 0.999
+
+
+@pytest.mark.parametrize("vision", [
+    {"image_size": 64, "layers": [1, 1, 1, 1], "width": 16},
+    {"image_size": 64, "layers": 1, "width": 32, "head_width": 16, "patch_size": 16},
+])  # fmt: skip
+def test_a_network_for_pictures_of_another_side_says_nearly_the_same(vision):
+    text = {"context_length": 16, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 1}
+    model = from_config("tiny", {"embed_dim": 32, "vision_cfg": vision, "text_cfg": text})
+    larger = at_size(model, 96)
+    assert larger.image_size == 96 and larger.model_cfg["vision_cfg"]["image_size"] == 96 and model.image_size == 64
+    assert at_size(model, 64) is model
+    smooth = torch.nn.functional.interpolate(torch.rand(6, 3, 4, 4), 192, mode="bicubic").clamp(0, 1)[None]
+    with torch.no_grad():
+        cosines = (larger.encode_views(smooth) * model.encode_views(smooth)).sum(-1)
+        back = at_size(larger, 64).state_dict()
+    assert cosines.min() > 0.9
+    grids = {name for name, value in larger.state_dict().items() if value.shape != model.state_dict()[name].shape}
+    assert len(grids) == 1 and grids.pop().endswith("positional_embedding")
+    assert all(torch.equal(back[n], v) for n, v in model.state_dict().items() if not n.endswith("positional_embedding"))
+
+
+def test_a_side_that_a_network_cannot_have_is_said():
+    vision = {"image_size": 64, "layers": 1, "width": 32, "head_width": 16, "patch_size": 32}
+    text = {"context_length": 16, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 1}
+    model = from_config("tiny", {"embed_dim": 32, "vision_cfg": vision, "text_cfg": text})
+    with pytest.raises(ValueError, match="side|build"):
+        at_size(model, 16)

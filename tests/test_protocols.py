@@ -494,8 +494,8 @@ def test_several_labels_are_scored_one_by_one():
     found, _ = Outcomes.of(answers, records)
     assert found.truths.sum() == len(micro()) + sum(bool(one.also) for one in micro())
     report = Report.of(protocol("4dme"), made_, found)
-    (result,) = report.results.values()
-    assert result["threshold"] == 0.5 and result["confusion"] is None
+    result, relative = report.results.values()
+    assert result["threshold"] == relative["threshold"] == 0.5 and result["confusion"] is relative["confusion"] is None
     # the first label is always found, the second never
     recall = {row["class"]: row["recall"] for row in result["by_class"]}
     expected = {
@@ -504,6 +504,18 @@ def test_several_labels_are_scored_one_by_one():
     }
     assert recall == pytest.approx(expected)
     assert "0.536" not in report.markdown() and "53.60" in report.markdown()
+
+
+def test_two_classes_with_nearly_equal_shares_are_both_named_by_the_relative_rule():
+    classes = PROTOCOLS["4dme"].classes
+    _, answers, records = answered("4dme", micro(), 1.0, classes=classes)
+    found, _ = Outcomes.of(answers, records)
+    shares = np.where(found.truths, 0.8 / found.truths.sum(axis=1, keepdims=True), 0.0)
+    shares += (1 - shares.sum(axis=1, keepdims=True)) / len(classes)
+    found = replace(found, probabilities=shares)
+    assert ((found.probabilities >= 0.5) == found.truths).all(axis=1).mean() < 1  # a half for each is not reached
+    assert ((found.relative().probabilities >= 0.5) == found.truths).all()
+    assert found.relative().probabilities.max(axis=1) == pytest.approx(1)
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from scipy.spatial.transform import Rotation
 
 from affectvlm.pose import FrontalScan, Pose
 from affectvlm.pose.frontal import LOOK_CENTER
-from affectvlm.rank_pooling import rank_pool
+from affectvlm.rank_pooling import RankPooling, rank_pool, to_uint8
 from affectvlm.rendering import KINDS, picture, render_buffers
 from affectvlm.scan import Scan, ScanError
 from affectvlm.scan_io import limits, series
@@ -520,7 +520,7 @@ def test_records_of_sequences_are_stored_as_dynamic_pictures(surprise, tmp_path)
     from affectvlm.data import RenderedFaces
     from affectvlm.datasets.records import Index, Record
     from affectvlm.datasets.rendered import render_index
-    from affectvlm.datasets.views import FACING, ViewSize
+    from affectvlm.datasets.views import FACING
     from affectvlm.emotions import EKMAN
 
     scans = surprise[0][:9:2]
@@ -529,7 +529,7 @@ def test_records_of_sequences_are_stored_as_dynamic_pictures(surprise, tmp_path)
     files = tuple(f"{number:03d}.ply" for number in range(len(scans)))
     record = Record("000.ply", "ann", "surprise", files, frames=tuple(range(len(scans))))
     index = Index(tmp_path, EKMAN, (record,))
-    rendered = render_index(index, tmp_path / "cache", workers=1, size=ViewSize(64))
+    rendered = render_index(index, tmp_path / "cache", workers=1, size=56)
     assert rendered.count == rendered.fresh == 1 and not rendered.failures and not rendered.doubtful
     faces = RenderedFaces([rendered.folder])
     views = faces.views([0])[0]
@@ -538,12 +538,32 @@ def test_records_of_sequences_are_stored_as_dynamic_pictures(surprise, tmp_path)
     with open_sequence([tmp_path / file for file in files]) as sequence:
         dynamic = DynamicViews()
         for face in FrontalFrames(sequence):
-            dynamic.add(render_buffers(face.scan, size=64, half_width=80 * 128 / 112))
+            dynamic.add(render_buffers(face.scan, size=64, half_width=80 * 64 / 56))
     assert np.array_equal(views[..., 3:6], dynamic.pictures())
-    assert render_index(index, tmp_path / "cache", workers=1, size=ViewSize(64)).fresh == 0
+    assert render_index(index, tmp_path / "cache", workers=1, size=56).fresh == 0
     (tmp_path / "002.ply").write_bytes(_ply(surprise[0][-1]))
-    assert render_index(index, tmp_path / "cache", workers=1, size=ViewSize(64)).fresh == 1  # any frame counts
+    assert render_index(index, tmp_path / "cache", workers=1, size=56).fresh == 1  # any frame counts
     (tmp_path / "002.ply").write_bytes(b"broken")
     (tmp_path / "003.ply").write_bytes(b"broken")
     with pytest.raises(ValueError, match="2 of 5 frames cannot be used"):
-        render_index(index, tmp_path / "cache", workers=1, size=ViewSize(64))
+        render_index(index, tmp_path / "cache", workers=1, size=56)
+
+
+@pytest.mark.parametrize("running_mean", [True, False])
+def test_magnifying_what_was_pooled_is_pooling_what_was_magnified(running_mean):
+    """Against frames whose change from the first was magnified before."""
+    rng = np.random.default_rng(0)
+    frames = 0.5 + 0.01 * rng.standard_normal((9, 1, 16, 16, 3)).cumsum(axis=0).clip(-3, 3)
+    plain, strong = RankPooling(running_mean), RankPooling(running_mean)
+    for frame in frames:
+        plain.add(frame)
+        strong.add(frames[0] + 8 * (frame - frames[0]))
+    views = DynamicViews(running_mean=running_mean)
+    views._pooling = plain
+    np.testing.assert_allclose(strong.result(), 8 * plain.result(), atol=1e-12)
+    assert np.array_equal(views.pictures(magnify=8.0), to_uint8(strong.result(), SCALE))
+    weak, strong = (np.ptp(views.pictures(magnify=factor)) for factor in (1.0, 8.0))
+    assert strong > 2 * weak > 0
+    for wrong in (0.0, -1.0, float("nan")):
+        with pytest.raises(ValueError, match="magnify"):
+            views.pictures(magnify=wrong)

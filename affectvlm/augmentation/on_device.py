@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from affectvlm.augmentation.views import DIRECTIONS, NORMALS, PICTURE, TEXTURED, Draws
+from affectvlm.augmentation.views import DIRECTIONS, NORMALS, PICTURE, TEXTURED, Draws, picture_side
 
 _MIDDLE = 128 / 255
 """What stands for no direction in a picture of them."""
@@ -53,7 +53,8 @@ def _compose(stored: Tensor, draws: dict[str, Tensor]) -> Tensor:
     zoom = draws["zoom"].float().view(-1, 1, 1)
     x = (column.view(1, 1, -1) - middle[:, 0].view(-1, 1, 1) + bend[:, 0]) / zoom
     y = (column.view(1, -1, 1) - middle[:, 1].view(-1, 1, 1) + bend[:, 1]) / zoom
-    u, v = flip * (cos * x - sin * y), sin * x + cos * y
+    pitch = picture_side(stored.shape[1]) / size  # stored pixels to one of the picture
+    u, v = pitch * flip * (cos * x - sin * y), pitch * (sin * x + cos * y)
 
     source = stored.float().permute(0, 3, 1, 2) / 255  # (n, 7, S, S)
     cover = source[:, 6:]

@@ -33,7 +33,8 @@ class MixedViews:
     """Settings of mixed view augmentation; the defaults trained the shipped model.
 
     Attributes:
-        size: pixels of the square result.
+        size: pixels of the square result, which a model scales to its own side where they differ; in settings 0 stands
+        for the model's own.
         kinds: shares of views shown as normals, shaded, textured; a photo-like sample is always textured.
         rotation: standard deviation in degrees. zoom, shift: of the log scale, and of the offset as a share of the
         size; both twice as wide for photo-like samples, whose frame was found in a picture. flip, blur, noise,
@@ -43,7 +44,7 @@ class MixedViews:
         mixed: False draws one geometric change for all views of a sample (for ablation).
     """
 
-    size: int = 112
+    size: int = 0
     kinds: tuple[float, float, float] = (0.45, 0.35, 0.20)
     rotation: float = 5.0
     zoom: float = 0.06
@@ -55,6 +56,20 @@ class MixedViews:
     bend: float = 0.02
     tilt: float = 0.12
     mixed: bool = True
+
+
+MARGIN = 8 / 7
+"""The window of a stored view over that of a picture: room for turns, shifts and zooms."""
+
+
+def stored_side(size: int) -> int:
+    """Pixels of a stored view from which pictures of `size` pixels are taken without scaling."""
+    return 2 * round(size * MARGIN / 2)
+
+
+def picture_side(stored: int) -> int:
+    """Pixels of the picture in the middle of a stored view of so many pixels; undoes `stored_side`."""
+    return 2 * round(stored / MARGIN / 2)
 
 
 def store(buffers) -> np.ndarray:
@@ -112,8 +127,8 @@ def augment(
     """Draw a new appearance for every view, and make it. `on_device` makes it on a GPU.
 
     Args:
-        stored: (B, 3, S, S, 7) uint8 from `store` (or (B, 2, ...): front and one side), S a little larger than
-        `settings.size` to leave room for shifts.
+        stored: (B, 3, S, S, 7) uint8 from `store` (or (B, 2, ...): front and one side), with the room about the
+        pictures that `MARGIN` says; S best is `stored_side(settings.size)`.
         photo: (B,) bool, samples rendered to look like photos.
         kind: None draws from `settings.kinds`; NORMALS, SHADED or TEXTURED fixes it.
         picture: (B,) PICTURE or DIRECTIONS for samples stored from pictures: no lamp shines on them; else 0. None =
@@ -191,8 +206,12 @@ def plain(stored: np.ndarray, kind: int, size: int) -> np.ndarray:
     PICTURE, as the picture was."""
     from affectvlm.rendering import BACKGROUND, lambert
 
-    margin = (stored.shape[2] - size) // 2
-    cut = stored[:, :, margin : margin + size, margin : margin + size].astype(np.float32) / 255
+    side = picture_side(stored.shape[2])
+    margin = (stored.shape[2] - side) // 2
+    cut = stored[:, :, margin : margin + side, margin : margin + side]
+    if side != size:
+        cut = _scaled(cut, size)
+    cut = cut.astype(np.float32) / 255
     cover = cut[..., 6:]
     if kind == NORMALS:
         image = cut[..., :3] * cover
@@ -203,6 +222,21 @@ def plain(stored: np.ndarray, kind: int, size: int) -> np.ndarray:
         light = 1.0 if kind == PICTURE else lambert(normals)[..., None]
         image = colour * light * cover + BACKGROUND * (1 - cover)
     return np.ascontiguousarray((np.clip(image, 0, 1) * 255 + 0.5).astype(np.uint8).transpose(0, 1, 4, 2, 3))
+
+
+def _scaled(views: np.ndarray, size: int) -> np.ndarray:
+    """(B, N, S, S, 7) uint8 → (B, N, size, size, 7), what is empty kept from bleeding into the edge of a face."""
+    method = cv2.INTER_AREA if size < views.shape[2] else cv2.INTER_LINEAR
+    result = np.empty((*views.shape[:2], size, size, CHANNELS), np.uint8)
+    for at in np.ndindex(views.shape[:2]):
+        cover = views[at][..., 6:].astype(np.float32)
+        weighted = np.concatenate([views[at][..., :6] * cover, cover], axis=-1)
+        weighted = np.dstack(
+            [cv2.resize(channel, (size, size), interpolation=method) for channel in np.dsplit(weighted, 7)]
+        )
+        colours = weighted[..., :6] / np.maximum(weighted[..., 6:], 1e-3)
+        result[at] = np.rint(np.concatenate([colours, weighted[..., 6:]], axis=-1))
+    return result
 
 
 def _lights(count: int, rng: np.random.Generator) -> np.ndarray:
@@ -297,6 +331,7 @@ def _compose(stored, flips, angles, zooms, shifts, bends, modes, lights, backgro
     sample, bend = np.empty(7, np.float32), np.empty(4, np.float32)
     cells = bends.shape[1] - 1
     per_cell = np.float32(cells / size)
+    pitch = np.float32(2 * round(source / MARGIN / 2) / size)  # stored pixels to one of the picture
     zero, half, one, two = np.float32(0), np.float32(0.5), np.float32(1), np.float32(2)
     unit, middle = np.float32(1 / 255), np.float32(128 / 255)
     for n in range(count):
@@ -316,7 +351,7 @@ def _compose(stored, flips, angles, zooms, shifts, bends, modes, lights, backgro
                     bend[k] = upper * (one - down) + lower * down
                 x = (np.float32(col) - middle_x + bend[0]) * inverse
                 y = (np.float32(row) - middle_y + bend[1]) * inverse
-                u, v = cos * x - sin * y, sin * x + cos * y
+                u, v = pitch * (cos * x - sin * y), pitch * (sin * x + cos * y)
                 if flips[n]:
                     u = -u
                 u += centre

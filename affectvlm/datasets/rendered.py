@@ -43,7 +43,7 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +51,7 @@ import numpy as np
 
 from affectvlm.datasets.content import Fingerprints
 from affectvlm.datasets.records import Index, Record, listed
-from affectvlm.datasets.views import ViewSize, picture_views, scan_views, sequence_settings, sequence_views
+from affectvlm.datasets.views import SIZE, picture_views, scan_views, sequence_settings, sequence_views
 from affectvlm.rendering import DEFAULT_YAWS, HALF_WIDTH_MM
 
 log = logging.getLogger(__name__)
@@ -96,29 +96,34 @@ class RenderedIndex:
 
 @dataclass(frozen=True)
 class _Task:
-    """Paths of a record, and where its views go; frames, frame_landmarks, kind: of a sequence."""
+    """Paths of a record, and where its views go; frames, frame_landmarks, kind, magnify: of a
+    sequence."""
 
     files: tuple[Path, ...]
     landmarks: Path | None
-    size: ViewSize
+    size: int
     stored: Path
     frames: tuple[int, ...] | None = None
     frame_landmarks: tuple[Path | None, ...] = ()
     kind: str = "normals"
+    magnify: float = 1.0
 
 
 def render_index(
     index: Index,
     cache: str | Path,
     workers: int = 0,
-    size: ViewSize = ViewSize(),  # noqa: B008  (frozen)
+    size: int = SIZE,
     sequence_kind: str = "normals",
+    magnify: float = 1.0,
 ) -> RenderedIndex:
     """Render what is missing of an index and list it.
 
     Args:
         cache: the folder that holds all caches.
         workers: processes; 0 = one per CPU core, 1 = this process alone.
+        size: pixels of the pictures that will be taken from the views (`augmentation.views.stored_side`).
+        sequence_kind, magnify: what is pooled of sequences, and how many times as strong their motion is shown.
 
     Returns:
         The folder, and what is to be known of it. Files that cannot be rendered are named there and skipped.
@@ -130,9 +135,10 @@ def render_index(
     if not index.records:
         raise ValueError("the index holds no records; there is nothing to render")
     cache = Path(cache)
-    keys, failures = _keys(index, cache, size, sequence_kind)
+    keys, failures = _keys(index, cache, size, sequence_kind, magnify)
     tasks = {
-        key: _task(index, record, size, _place(cache, key), sequence_kind) for record, key in _distinct(index, keys)
+        key: _task(index, record, size, _place(cache, key), sequence_kind, magnify)
+        for record, key in _distinct(index, keys)
     }
     with _alone(cache):
         missing = {key: task for key, task in tasks.items() if _facts(task.stored) is None}
@@ -146,19 +152,21 @@ def render_index(
             raise ValueError(f"not one of {len(index)} faces could be rendered ({reasons})")
         facts = {stored: _facts(stored) for stored in {stored for _, stored in kept}}
         entries = [_entry(record, facts[stored]) for record, stored in kept]
-        folder = _write_folder(cache, entries, [stored for _, stored in kept], size)
+        folder = _write_folder(cache, entries, [stored for _, stored in kept])
     doubtful = {record.id: facts[stored]["doubt"] for record, stored in kept if facts[stored]["doubt"]}
     return RenderedIndex(folder, len(kept), failures, doubtful, fresh=len(missing) - len(failed))
 
 
-def _keys(index: Index, cache: Path, size: ViewSize, kind: str) -> tuple[dict[str, str], dict[str, str]]:
+def _keys(
+    index: Index, cache: Path, size: int, kind: str, magnify: float
+) -> tuple[dict[str, str], dict[str, str]]:  # fmt: skip
     """id → name of the views in the cache; and id → why, where a file cannot even be read."""
     fingerprints = Fingerprints(index.root, cache / "fingerprints.json")
-    drawn = {"content": CONTENT, "yaws": DEFAULT_YAWS, "half_width": HALF_WIDTH_MM, **asdict(size)}
+    drawn = {"content": CONTENT, "yaws": DEFAULT_YAWS, "half_width": HALF_WIDTH_MM, "size": size}
 
     def key(record: Record) -> tuple[str, str]:
         try:
-            more = sequence_settings(kind) if record.is_sequence else {}
+            more = sequence_settings(kind, magnify) if record.is_sequence else {}
             text = json.dumps({**drawn, **more, "of": fingerprints.of_views(record)}, sort_keys=True)
         except OSError as error:
             return "", f"cannot be read: {error.strerror or error}"
@@ -178,12 +186,12 @@ def _distinct(index: Index, keys: Mapping[str, str]) -> list[tuple[Record, str]]
     return list({keys[record.id]: (record, keys[record.id]) for record in index.records if record.id in keys}.values())
 
 
-def _task(index: Index, record: Record, size: ViewSize, stored: Path, kind: str) -> _Task:
+def _task(index: Index, record: Record, size: int, stored: Path, kind: str, magnify: float) -> _Task:
     def place(file: str | None) -> Path | None:
         return None if file is None else index.root / file
 
     files, frame_landmarks = tuple(map(place, record.files)), tuple(map(place, record.frame_landmarks))
-    return _Task(files, place(record.landmarks), size, stored, record.frames, frame_landmarks, kind)
+    return _Task(files, place(record.landmarks), size, stored, record.frames, frame_landmarks, kind, magnify)
 
 
 @contextmanager
@@ -260,7 +268,9 @@ def _render_one(task: _Task) -> str:
     error."""
     try:
         if task.frames is not None:
-            views, facts = sequence_views(task.files, task.frames, task.frame_landmarks, task.size, task.kind)
+            views, facts = sequence_views(
+                task.files, task.frames, task.frame_landmarks, task.size, task.kind, task.magnify
+            )
         elif len(task.files) == 3:
             views, facts = picture_views(task.files, task.size)
         else:
@@ -310,7 +320,7 @@ def _entry(record: Record, facts: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _write_folder(cache: Path, entries: list[dict], faces: list[Path], size: ViewSize) -> Path:
+def _write_folder(cache: Path, entries: list[dict], faces: list[Path]) -> Path:
     """The listings of these faces, as far as they are not there yet."""
     entries = [
         {**entry, "stored": os.path.relpath(face, cache / "any").replace(os.sep, "/")}

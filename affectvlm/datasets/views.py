@@ -10,13 +10,13 @@ stays. Frames are read twice, one at a time: memory does not grow with their num
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from affectvlm.augmentation.views import CHANNELS, store
+from affectvlm.augmentation.views import CHANNELS, store, stored_side
 from affectvlm.rendering import DEFAULT_YAWS, HALF_WIDTH_MM, VIEW_NAMES, render_buffers
 from affectvlm.scan import Scan
 
@@ -28,18 +28,14 @@ FACING = (128, 128, 255)
 """The direction (0, 0, 1) as stored views hold it."""
 
 
-@dataclass(frozen=True)
-class ViewSize:
-    """pixels: of a stored view; margin: its window over a model's, as in `data.FaceSet`."""
-
-    pixels: int = 128
-    margin: float = 128 / 112
+SIZE = 112
+"""Pixels of the pictures that are taken from stored views where nothing else is asked for."""
 
 
 def scan_views(
     file: Path,
     landmarks: Path | None = None,
-    size: ViewSize = ViewSize(),  # noqa: B008  (frozen)
+    size: int = SIZE,
 ) -> tuple[np.ndarray, dict[str, Any]]:
     """The stored views (3, S, S, 7) uint8 of a scan, as the predictor sees it; certainty of its pose, and doubts.
 
@@ -56,7 +52,8 @@ def scan_views(
     if landmarks is not None:
         scan = replace(scan, landmarks=_landmarks(landmarks, scan.unit))
     frontal = frontalize(scan)
-    views = store(render_buffers(frontal.scan, DEFAULT_YAWS, size.pixels, HALF_WIDTH_MM * size.margin))
+    side = stored_side(size)
+    views = store(render_buffers(frontal.scan, DEFAULT_YAWS, side, HALF_WIDTH_MM * side / size))
     if not views[0, ..., 6].any():
         raise ValueError(f"{file.name}: nothing of it lies where the face should be")
     certainty = float(frontal.pose.certainty)
@@ -66,7 +63,7 @@ def scan_views(
 
 def picture_views(
     files: Sequence[Path],
-    size: ViewSize = ViewSize(),  # noqa: B008  (frozen)
+    size: int = SIZE,
 ) -> tuple[np.ndarray, dict[str, Any]]:
     """The stored views (3, S, S, 7) uint8 of front, left and right pictures, framed as the predictor frames photos but
     with the margin around; and how sure it is that each shows a face.
@@ -78,11 +75,12 @@ def picture_views(
     from affectvlm.photos.faces import cut_out
 
     photos = [read_photo(file, f"{name} picture") for name, file in zip(VIEW_NAMES, files, strict=True)]
-    prepared = prepare_photos(*photos, size=size.pixels)
-    views = np.full((len(VIEW_NAMES), size.pixels, size.pixels, CHANNELS), 255, np.uint8)
+    side = stored_side(size)
+    prepared = prepare_photos(*photos, size=size)
+    views = np.full((len(VIEW_NAMES), side, side, CHANNELS), 255, np.uint8)
     views[..., :3] = FACING
     for view, photo, box in zip(views, photos, prepared.boxes, strict=True):
-        view[..., 3:6] = cut_out(photo, replace(box, half=box.half * size.margin), size.pixels)
+        view[..., 3:6] = cut_out(photo, replace(box, half=box.half * side / size), side)
     certainty = min(float(box.score) for box in prepared.boxes)
     return views, {"certainty": round(certainty, 4), "doubt": "; ".join(prepared.warnings)}
 
@@ -91,14 +89,15 @@ def sequence_views(
     files: Sequence[Path],
     frames: Sequence[int],
     landmarks: Sequence[Path | None] = (),
-    size: ViewSize = ViewSize(),  # noqa: B008  (frozen)
+    size: int = SIZE,
     kind: str = "normals",
+    magnify: float = 1.0,
 ) -> tuple[np.ndarray, dict[str, Any]]:
     """The stored views (3, S, S, 7) uint8 of the scans of a sequence; the certainty of its pose, and doubts.
 
     Args:
         files: scans in the order of time; frames: their numbers; landmarks: a file, or None, for each.
-        kind: what is pooled, one of rendering.KINDS.
+        kind: what is pooled, one of rendering.KINDS. magnify: how many times as strong motion is shown.
 
     Raises:
         ScanError: more scans or landmarks cannot be used than may be (`sequences.streaming`).
@@ -113,26 +112,26 @@ def sequence_views(
         file = landmarks[index] if landmarks else None
         return scan if file is None else replace(scan, landmarks=_landmarks(file, scan.unit))
 
-    name = files[0].parent.name
+    name, side = files[0].parent.name, stored_side(size)
     faces, dynamic, seen = FrontalFrames(ScanSequence(name, read, frames)), DynamicViews(kind), False
     for face in faces:
-        buffers = render_buffers(face.scan, DEFAULT_YAWS, size.pixels, HALF_WIDTH_MM * size.margin)
+        buffers = render_buffers(face.scan, DEFAULT_YAWS, side, HALF_WIDTH_MM * side / size)
         seen = seen or bool(buffers.coverage[0].any())
         dynamic.add(buffers)
     if not seen:
         raise ValueError(f"{name}: nothing of it lies where the face should be")
     certainty = float(np.median([pose.certainty for pose in faces.track.poses]))
     doubts = [] if certainty >= SURE else [f"no clear face was found (certainty {certainty:.2f})"]
-    views = np.full((len(VIEW_NAMES), size.pixels, size.pixels, CHANNELS), 255, np.uint8)
-    views[..., :3], views[..., 3:6] = FACING, dynamic.pictures()
+    views = np.full((len(VIEW_NAMES), side, side, CHANNELS), 255, np.uint8)
+    views[..., :3], views[..., 3:6] = FACING, dynamic.pictures(magnify=magnify)
     return views, {"certainty": round(certainty, 4), "doubt": "; ".join([*doubts, *faces.left_out]), "kind": kind}
 
 
-def sequence_settings(kind: str) -> dict[str, Any]:
+def sequence_settings(kind: str, magnify: float = 1.0) -> dict[str, Any]:
     """What the views of a sequence depend on beside its files, and beside what those of a single scan depend on."""
     from affectvlm.sequences.dynamic import SCALE
 
-    return {"sequence": SEQUENCE_CONTENT, "kind": kind, "scale": SCALE}
+    return {"sequence": SEQUENCE_CONTENT, "kind": kind, "scale": SCALE / magnify}
 
 
 def _landmarks(file: Path, unit: str) -> dict[str, np.ndarray]:

@@ -49,7 +49,7 @@ def answer(
         raise ValueError(f"{card.name} was trained on sequences; single scans say nothing to it")
     if tuple(card.yaws) != tuple(DEFAULT_YAWS) or card.half_width != HALF_WIDTH_MM:
         raise ValueError(f"{card.name} looks from {card.yaws} degrees at {card.half_width} mm; rendered views do not")
-    made = render_index(part, cache, workers)
+    made = render_index(part, cache, workers, card.image_size, magnify=card.magnify)
     log.info("%s", made.summary())
     faces = RenderedFaces([made.folder], classes=card.classes, rejection=card.rejection)
     logits = face_logits(model, card.prompts, faces, kind=card.image_kind)

@@ -9,7 +9,8 @@ Model" (Behzad & Zhao). Where we read it freely:
 * the margin lowers one hinge and raises the other, so it drifts with the share of active terms: it is bounded, and
   both shares are reported. Give it a small learning rate of its own and no weight decay;
 * CLIP's image-text alignment is added, label-aware: with a handful of classes a batch holds many prompts of one class,
-  and each of them is a positive of each view of that class.
+  and each of them is a positive of each view of that class;
+* a sample may bear several labels (4DME): faces that share one are alike, and the prompts of each are positives.
 
 Tensors in, named scalars out; no ranks, no gathering: hand in the features of all ranks.
 """
@@ -77,17 +78,22 @@ class AffectVLMLoss(nn.Module):
         logit_scale: Tensor | float,
         mask: Tensor | None = None,
         weight: Tensor | None = None,
+        bears: Tensor | None = None,
+        words: Tensor | None = None,
     ) -> dict[str, Tensor]:
         """The total under "loss", its parts, and what to log.
 
         Args:
             z: (B, N, D) features of the views, of unit length.
-            labels: (B,) integers.
+            labels: (B,) integers; of several labels the first.
             text: (B, N, D) feature of each view's own prompt, of unit length.
             logit_scale: factor on the cosines of images and prompts.
             mask: (B, N) bool, True where a view is present; None = all are. An absent view changes nothing.
             weight: (B,) of each sample, >= 0 (a slight expression may count less); None = 1. A pair weighs the product
                 of its two, a triplet of its three.
+            bears: (B, R) bool, every label that a sample bears, R above the largest; None = `labels` alone.
+            words: (B, N) integers, the label that each view's prompt is about, one that the sample bears; None = the
+                sample's label.
 
         Returns:
             Scalars. "loss" = contrastive * (same + different) + triplet * triplet + alignment * mean(align_views,
@@ -101,6 +107,9 @@ class AffectVLMLoss(nn.Module):
             ValueError: shapes that do not fit.
         """
         _check(z, labels, text, mask, weight)
+        words = labels[:, None].expand(z.shape[:2]) if words is None else words
+        bears = F.one_hot(labels).bool() if bears is None else bears
+        _check_labels(labels, bears, words, z.shape[:2])
         with torch.autocast(z.device.type, enabled=False):
             z, text = _full(z), _full(text)
             present = torch.ones(z.shape[:2], dtype=torch.bool, device=z.device) if mask is None else mask
@@ -108,8 +117,8 @@ class AffectVLMLoss(nn.Module):
             weight = weight.to(z)[:, None] * present
             z = z.masked_fill(~present[..., None], 0.0)
             text = text.masked_fill(~present[..., None], 0.0)
-            parts = self._between_faces(z, labels, weight)
-            parts |= _alignment(z, labels, text, present, weight, logit_scale)
+            parts = self._between_faces(z, labels, bears, weight)
+            parts |= _alignment(z, bears, words, text, present, weight, logit_scale)
         terms = {
             "contrastive": parts["same"] + parts["different"],
             "triplet": parts["triplet"],
@@ -118,15 +127,16 @@ class AffectVLMLoss(nn.Module):
         total = sum(self.factors[name] * term for name, term in terms.items())
         return {"loss": total, **parts, "margin": self.margin.detach()}
 
-    def _between_faces(self, z: Tensor, labels: Tensor, weight: Tensor) -> dict[str, Tensor]:
+    def _between_faces(self, z: Tensor, labels: Tensor, bears: Tensor, weight: Tensor) -> dict[str, Tensor]:
         """The contrastive and the triplet term over all M = B * N views of emotion samples."""
         n_views = z.shape[1]
         items = z.flatten(0, 1)  # (M, D)
-        emotion = labels.repeat_interleave(n_views)
+        emotional = (labels < self.n_classes).repeat_interleave(n_views)
         view = torch.arange(n_views, device=z.device).repeat(len(z))
-        weight = weight.flatten() * (emotion < self.n_classes)
+        weight = weight.flatten() * emotional
         cosine = items @ items.T  # (M, M)
-        alike = emotion[:, None] == emotion
+        shared = (bears.float() @ bears.float().T) > 0
+        alike = shared.repeat_interleave(n_views, dim=0).repeat_interleave(n_views, dim=1)
         pair = weight[:, None] * weight
         others = ~torch.eye(len(items), dtype=torch.bool, device=z.device)
         margin = self.margin.to(z)
@@ -165,22 +175,27 @@ def _triplet(cosine: Tensor, positive: Tensor, negative: Tensor, margin: Tensor)
 
 
 def _alignment(
-    z: Tensor, labels: Tensor, text: Tensor, present: Tensor, weight: Tensor, scale: Tensor | float
+    z: Tensor, bears: Tensor, words: Tensor, text: Tensor, present: Tensor, weight: Tensor, scale: Tensor | float
 ) -> dict[str, Tensor]:
     """Views and samples against all prompts of the batch, absent ones left out."""
     n_views = z.shape[1]
-    prompts, prompt_labels = text.flatten(0, 1), labels.repeat_interleave(n_views)
-    columns = (prompts, prompt_labels, present.flatten(), weight.flatten())
-    views = (z.flatten(0, 1), prompt_labels, present.flatten(), weight.flatten())
-    means = (F.normalize(z.sum(dim=1), dim=-1), labels, present.any(dim=1), weight.amax(dim=1))
-    return {"align_views": _align(views, columns, scale), "align_mean": _align(means, columns, scale)}
+    about = bears[:, words.flatten()]  # (B, B * N): which prompts are about a label of a sample
+    columns = (text.flatten(0, 1), present.flatten(), weight.flatten())
+    views = (z.flatten(0, 1), present.flatten(), weight.flatten())
+    means = (F.normalize(z.sum(dim=1), dim=-1), present.any(dim=1), weight.amax(dim=1))
+    return {
+        "align_views": _align(views, columns, about.repeat_interleave(n_views, dim=0), scale),
+        "align_mean": _align(means, columns, about, scale),
+    }
 
 
-def _align(images: tuple[Tensor, ...], prompts: tuple[Tensor, ...], scale: Tensor | float) -> Tensor:
-    """Both directions of the label-aware InfoNCE; a side is features (n, D), labels, present and weights (n,)."""
-    (a, a_labels, a_present, a_weight), (b, b_labels, b_present, b_weight) = images, prompts
+def _align(
+    images: tuple[Tensor, ...], prompts: tuple[Tensor, ...], positive: Tensor, scale: Tensor | float
+) -> Tensor:  # fmt: skip
+    """Both directions of the label-aware InfoNCE; a side is features (n, D), present and weights (n,); positive is
+    (images, prompts) bool."""
+    (a, a_present, a_weight), (b, b_present, b_weight) = images, prompts
     logits = scale * a @ b.T
-    positive = a_labels[:, None] == b_labels
     return (_toward(logits, positive, b_present, a_weight) + _toward(logits.T, positive.T, a_present, b_weight)) / 2
 
 
@@ -217,3 +232,10 @@ def _check(z: Tensor, labels: Tensor, text: Tensor, mask: Tensor | None, weight:
         raise ValueError(f"mask is {tuple(mask.shape)} {mask.dtype}; {tuple(z.shape[:2])} torch.bool is needed")
     if weight is not None and weight.shape != z.shape[:1]:
         raise ValueError(f"weight is {tuple(weight.shape)}; ({len(z)},) is needed")
+
+
+def _check_labels(labels: Tensor, bears: Tensor, words: Tensor, shape: torch.Size) -> None:
+    if bears.ndim != 2 or len(bears) != len(labels) or bears.dtype != torch.bool or int(labels.max()) >= bears.shape[1]:
+        raise ValueError(f"bears is {tuple(bears.shape)} {bears.dtype}; ({len(labels)}, R) torch.bool is needed")
+    if words.shape != shape or words.is_floating_point() or int(words.max()) >= bears.shape[1]:
+        raise ValueError(f"words are {tuple(words.shape)} {words.dtype}; {tuple(shape)} labels below R are needed")

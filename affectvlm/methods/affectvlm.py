@@ -24,7 +24,8 @@ class AffectVLM(Method):
     """Wires model and loss.
 
     A batch is a dict: views (B, N, 3, S, S) uint8, labels (B,) int64 into the prompts' rows, prompts, B tuples of N
-    strings: every view's own words for its sample's class, perhaps weight (B,) float32, and perhaps units (B, U)
+    strings: every view's own words for its sample's class, perhaps bears (B, rows) bool and words (B, N) int64 where
+    samples have several classes (`losses.AffectVLMLoss`), perhaps weight (B,) float32, and perhaps units (B, U)
     float32, action-unit intensities for an auxiliary term that is no part of the model. On several ranks each brings
     its rows, and the loss sees all of them.
     """
@@ -44,8 +45,8 @@ class AffectVLM(Method):
     def training_step(self, batch: dict[str, Any], step: int) -> Tensor:
         views = self._encode_views(batch["views"])
         z, text = gather(views), gather(self._encode_words(batch["prompts"]))
-        weight = gather(batch["weight"]) if "weight" in batch else None
-        terms = self.loss(z, gather(batch["labels"]), text, self.model.logit_scale, weight=weight)
+        more = {name: gather(batch[name]) for name in ("weight", "bears", "words") if name in batch}
+        terms = self.loss(z, gather(batch["labels"]), text, self.model.logit_scale, **more)
         if self.unit_head is not None:
             terms["units"] = self._unit_error(z, gather(batch["units"]))
             terms["loss"] = terms["loss"] + self.weights.units * terms["units"]

@@ -21,7 +21,7 @@ from affectvlm.methods.mifar import DISTORTIONS, Mifar
 from affectvlm.methods.multiviewvlm import MultiviewVLM, Pseudolabelled
 from affectvlm.methods.smilevlm import SmileVLM
 from affectvlm.methods.unlabelled import Unlabelled, UnlabelledBatches
-from affectvlm.model import MultiviewCLIP
+from affectvlm.model import MultiviewCLIP, image_side, read_card
 from affectvlm.model.tuning import TuningConfig
 from affectvlm.prompts import PromptSet
 
@@ -56,6 +56,18 @@ def build_batches(
         faces, config.views, optim.batch, optim.steps, config.run.seed, start, optim.views, prompts,
         config.prompts.metadata and config.prompts.augmented, config.data.scans_first, rank, ranks, on_device,
     )  # fmt: skip
+
+
+def picture_size(config: TrainConfig) -> int:
+    """Side in pixels of the pictures that are drawn for a training: what is set, else what the model takes.
+
+    Raises:
+        CheckpointError: the checkpoint to start from cannot be read.
+        ValueError: an unknown architecture.
+    """
+    if config.views.size or config.model.image_size:
+        return config.views.size or config.model.image_size
+    return read_card(config.model.start).image_size if config.model.start else image_side(config.model.arch)
 
 
 def tuning_of(config: TrainConfig) -> TuningConfig:

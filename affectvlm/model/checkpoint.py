@@ -60,6 +60,7 @@ class Card:
         view_names, yaws: the N views in order, and the head's turn in each, in degrees (> 0: nose toward image right).
         image_kind: what the views show: shaded, textured, depth or normals.
         temporal: trained on dynamic images of sequences; single faces are none of its business.
+        magnify: how many times as strong the motion in those images is shown.
         half_width: of the orthographic window about the nose tip, in mm.
         image_size: side of the square image the tower takes, in pixels.
         mean, std: RGB normalisation for pixels in [0, 1].
@@ -85,6 +86,7 @@ class Card:
     yaws: tuple[float, ...] = DEFAULT_YAWS
     image_kind: str = "shaded"
     temporal: bool = False
+    magnify: float = 1.0
     half_width: float = HALF_WIDTH_MM
     temperature: float = 1.0
     training_data: Mapping[str, Any] = field(default_factory=dict)
@@ -159,7 +161,8 @@ class Card:
         found = content.pop("format", None), content.pop("format_version", None)
         _need(found == (FORMAT, FORMAT_VERSION), "format", found, f"{FORMAT!r}, version {FORMAT_VERSION}")
         derived = {key: content.pop(key, None) for key in ("classes", "rejection", "quick_gelu")}
-        content.setdefault("temporal", False)  # cards of the first version do not have it
+        content.setdefault("temporal", False)  # cards of the first versions have neither
+        content.setdefault("magnify", 1.0)
         known = {item.name for item in dataclasses.fields(cls)}
         if set(content) != known:
             missing, unknown = sorted(known - set(content)), sorted(set(content) - known)
@@ -184,7 +187,7 @@ class Card:
         _need(self.image_kind in KINDS, "image_kind", self.image_kind, f"one of {', '.join(KINDS)}")
 
     def _check_numbers(self) -> None:
-        for key in ("half_width", "temperature"):
+        for key in ("half_width", "temperature", "magnify"):
             value = getattr(self, key)
             _need(_is_number(value) and value > 0, key, value, "a positive number")
         for key in ("mean", "std"):

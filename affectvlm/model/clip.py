@@ -238,6 +238,48 @@ def from_config(
         raise ValueError(f"open_clip cannot build {arch} from its configuration: {error!r}") from error
 
 
+def image_side(arch: str) -> int:
+    """Side in pixels of the pictures an architecture takes.
+
+    Raises:
+        ValueError: an unknown architecture.
+    """
+    return _square(_arch_config(arch)["vision_cfg"])
+
+
+def at_size(model: MultiviewCLIP, side: int) -> MultiviewCLIP:
+    """The same network for pictures of another side, in pixels: equal weights, its grid of positions resampled.
+
+    Raises:
+        ValueError: a network that cannot take pictures of that side.
+    """
+    if side == model.image_size:
+        return model
+    cfg = copy.deepcopy(model.model_cfg)
+    cfg["vision_cfg"]["image_size"] = side
+    other = from_config(model.arch, cfg, model.mean, model.std)
+    weights, wanted = model.state_dict(), other.state_dict()
+    for name, value in wanted.items():
+        if weights[name].shape != value.shape:
+            weights[name] = _resampled(name, weights[name], value.shape)
+    other.load_state_dict(weights)
+    return other
+
+
+def _resampled(name: str, positions: Tensor, shape: torch.Size) -> Tensor:
+    """Embeddings of one token for the whole picture and of a square grid: (1 + g * g, C) → (1 + h * h, C)."""
+    old, new = (round((rows - 1) ** 0.5) for rows in (len(positions), shape[0]))
+    grids = positions.ndim == 2 and 1 + old**2 == len(positions) and 1 + new**2 == shape[0] and new > 0
+    if not (grids and name.endswith("positional_embedding") and positions.shape[1:] == shape[1:]):
+        raise ValueError(
+            f"{name} is {tuple(positions.shape)} and would have to be {tuple(shape)} for pictures of that side; "
+            "a square grid of positions, one at least, is needed"
+        )
+    grid = positions[1:].T.reshape(1, -1, old, old)
+    grid = F.interpolate(grid, size=(new, new), mode="bicubic", antialias=True, align_corners=False)
+    return torch.cat([positions[:1], grid.flatten(2)[0].T])
+
+
 def _arch_config(arch: str) -> dict[str, Any]:
     _register_configs()
     config = open_clip.get_model_config(arch) if open_clip.factory.parse_model_name(arch)[0] is None else None

@@ -134,6 +134,14 @@ class Outcomes:
             metadata=tuple(self.metadata[i] for i in rows),
         )  # fmt: skip
 
+    def relative(self) -> Outcomes:
+        """The same with every share divided by the largest of its sample: 1 for the class that is named first.
+
+        Shares of a softmax sum to one, so two classes at once leave at most a half to each.
+        """
+        largest = self.probabilities.max(axis=1, keepdims=True)
+        return replace(self, probabilities=self.probabilities / np.where(largest > 0, largest, 1))
+
     def among(self, classes: Sequence[str]) -> Outcomes:
         """The same samples asked for some of the classes only: their shares made to sum to one.
 

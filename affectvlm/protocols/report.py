@@ -207,7 +207,10 @@ def result(outcomes: Outcomes, threshold: float | None, seed: int) -> dict[str, 
 def _rules(given: Protocol, outcomes: Outcomes, threshold: float) -> dict[str, tuple[Outcomes, float | None]]:
     """Name of a decision rule → the outcomes as it sees them, and the threshold where it has one."""
     if given.multilabel:
-        return {f"each class at a threshold of {threshold:g}": (outcomes, threshold)}
+        return {
+            f"each class with a share of {threshold:g}": (outcomes, threshold),
+            f"each class with {threshold:g} of the largest share": (outcomes.relative(), threshold),
+        }
     if given.target is None:
         return {"the largest share": (outcomes, None)}
     asked = given.target.classes

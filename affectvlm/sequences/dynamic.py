@@ -55,11 +55,21 @@ class DynamicViews:
         """
         return self._pooling.result(least=LEAST)
 
-    def pictures(self, scale: float | None = SCALE) -> np.ndarray:
-        """(N, H, W, 3) uint8, 128 where nothing moved; of a single frame, that frame. See `rank_pooling.to_uint8`."""
+    def pictures(self, scale: float | None = SCALE, magnify: float = 1.0) -> np.ndarray:
+        """(N, H, W, 3) uint8, 128 where nothing moved; of a single frame, that frame. See `rank_pooling.to_uint8`.
+
+        `magnify` shows motion so many times as strong, as a micro-expression needs it: pooling is linear and its
+        weights sum to zero, so that pooling frames whose change was magnified (f_0 + m (f_t - f_0), the linear Eulerian
+        magnification of Wu et al. 2012 without its filters) is the same as magnifying what was pooled.
+
+        Raises:
+            ValueError: no frame was added, or a scale or `magnify` that is not above 0.
+        """
+        if not magnify > 0:
+            raise ValueError(f"magnify is {magnify}; more than 0 is needed")
         if len(self) == 1:
             return np.rint(255 * np.clip(self.result(), 0, 1)).astype(np.uint8)
-        return to_uint8(self.result(), scale)
+        return to_uint8(self.result(), None if scale is None else scale / magnify)
 
 
 def values(buffers: Buffers, kind: str) -> np.ndarray:

@@ -52,9 +52,11 @@ def wait_for_shares(page, probabilities: dict[str, float]) -> None:
 
 
 def picture(page, alt: str) -> np.ndarray:
+    """(224, 224, 3) int: the picture as it is shown, at one size however the page was laid out at that moment."""
     found = page.get_by_role("img", name=alt)
     found.wait_for()
-    return np.asarray(Image.open(io.BytesIO(found.screenshot())).convert("RGB")).astype(int)
+    shown = Image.open(io.BytesIO(found.screenshot())).convert("RGB")
+    return np.asarray(shown.resize((224, 224))).astype(int)
 
 
 def slide(page, label: str, key: str, times: int) -> None:
