@@ -16,6 +16,7 @@ import argparse
 import dataclasses
 import logging
 import os
+import signal
 import sys
 import warnings
 from pathlib import Path
@@ -82,10 +83,18 @@ def main() -> None:
         place(config.run.devices, config.run.nodes)
     except (ValueError, OSError, RunError) as error:
         arguments.error(str(error))
+    signal.signal(signal.SIGTERM, interrupt)
     try:
         train(config, resume=given.resume)
     except (RunError, TrainingError, ValueError) as error:
         sys.exit(f"train.py: {error}")
+    except KeyboardInterrupt:
+        sys.exit(128 + signal.SIGINT)
+
+
+def interrupt(number: int, frame: Any) -> None:
+    """SIGTERM ends what Ctrl-C ends; while steps are taken, `fitting.Keeping` finishes and saves one first."""
+    raise KeyboardInterrupt
 
 
 def quieten() -> None:
@@ -122,6 +131,12 @@ def train(config: TrainConfig, resume: bool = False) -> Path | None:
         folder = _train(config, run, resume, placement)
         run.event("end", state="finished" if folder else "stopped")
         return folder
+    except KeyboardInterrupt:
+        run.event("end", state="stopped")
+        again = "--resume " if (run.folder / CONFIG).is_file() else ""
+        log.info("stopped, nothing rendered or saved is lost; go on with:  python train.py %srun.name=%s ...", again,
+                 run.folder.name)  # fmt: skip
+        raise
     except BaseException as error:
         run.event("end", state="failed", message=str(error) or type(error).__name__)
         raise
@@ -143,7 +158,7 @@ def _train(config: TrainConfig, run: Run, resume: bool, placement: Any) -> Path 
     if config.prompts.metadata and config.prompts.augmented and not config.unsupervised:
         check_words(prompts, faces["train"])
 
-    model, temperature = network(config, prompts, resume)
+    model, temperature = network(config, prompts, resume and (run.folder / LAST).is_file())
     start = None
     if config.model.pretrained or config.model.start:
         start = {name: value.clone() for name, value in model.state_dict().items()}

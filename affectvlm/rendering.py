@@ -107,7 +107,7 @@ def render_buffers(
         pixels[:, 0] = fine / 2 + points[:, 0] * (fine / 2 / half_width)
         pixels[:, 1] = fine / 2 - points[:, 1] * (fine / 2 / half_width)
         pixels[:, 2] = points[:, 2] + PIVOT_MM[2]
-        triangle, weights = _rasterise(pixels, scan.faces, fine, fine)
+        triangle, weights = rasterise(pixels, scan.faces, fine, fine)
         views.append(_resolve(triangle, weights, pixels, scan.faces, turned, texture, uv, colors, supersample))
     stacked = [np.stack(part) for part in zip(*views, strict=True)]
     return Buffers(*stacked)
@@ -176,8 +176,17 @@ def _appearance(scan: Scan) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 @numba.njit(cache=True, nogil=True)
-def _rasterise(pixels, faces, height, width):
-    """Nearest triangle (H, W) int32 (-1 = none) and two barycentric weights (H, W, 2) float32 at pixel centres."""
+def rasterise(pixels, faces, height, width):
+    """The z-buffer: what is nearest to the viewer at each pixel centre.
+
+    Args:
+        pixels: (V, 3) float32, x to the right and y down in pixels, z toward the viewer.
+        faces: (F, 3) int32. height, width: of the picture.
+
+    Returns:
+        nearest: (H, W) int32 number of the triangle, -1 = none; weights: (H, W, 2) float32, barycentric, of its second
+        and third corner.
+    """
     nearest = np.full((height, width), -1, np.int32)
     weights = np.zeros((height, width, 2), np.float32)
     zbuffer = np.full((height, width), -np.inf, np.float32)

@@ -201,6 +201,21 @@ def test_a_signal_loses_nothing_and_a_kill_what_came_after_the_last_save(root, s
 
 
 @pytest.mark.slow
+def test_asked_to_end_while_faces_are_rendered_it_says_so_and_can_be_started_again(root, shell):
+    run = root / "runs" / "early"
+    process = shell("run.name=early", "data.train_faces=[20000]")
+    wait_for((run / "events.jsonl").is_file)
+    time.sleep(3)
+    process.send_signal(signal.SIGTERM)
+    output = process.communicate(timeout=300)[0]
+    assert process.returncode == 130 and "Traceback" not in output.split("stopped, nothing")[-1], output
+    assert "go on with:  python train.py run.name=early" in output
+    assert [event["state"] for event in events(run) if event["kind"] == "end"] == ["stopped"]
+    process = shell("run.name=early", "optim.steps=2", "optim.warmup=1")
+    assert process.communicate(timeout=300)[0] and process.returncode == 0 and status(run).state == "finished"
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("starter", ["own", "torchrun", "two nodes"])
 def test_two_ranks_train_what_one_does(root, shell, finished, starter):
     words = (f"run.name=two-{starter}", "run.devices=1" if starter == "two nodes" else "run.devices=2")

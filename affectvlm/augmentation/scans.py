@@ -12,7 +12,7 @@ import numpy as np
 from scipy import sparse
 from scipy.spatial import cKDTree
 
-from affectvlm.rendering import _rasterise
+from affectvlm.rendering import rasterise
 from affectvlm.scan import Scan, vertex_normals
 
 _FACE_CENTRE = np.array([0.0, -8.0, -25.0])
@@ -105,7 +105,7 @@ def range_scan(scan: Scan, yaw: float, pitch: float, spacing: float, jump: float
     pixels[:, 0] = (points[:, 0] - low[0]) / spacing
     pixels[:, 1] = (points[:, 1] - low[1]) / spacing
     pixels[:, 2] = points[:, 2]
-    nearest, weights = _rasterise(pixels, scan.faces, int(size[1]), int(size[0]))
+    nearest, weights = rasterise(pixels, scan.faces, int(size[1]), int(size[0]))
     seen = nearest >= 0
     corners = scan.faces[nearest[seen]]
     share = np.column_stack([1 - weights[seen].sum(axis=1), weights[seen]])
