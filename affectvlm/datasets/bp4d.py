@@ -33,16 +33,9 @@ from affectvlm.datasets.layout import (
 )
 from affectvlm.datasets.records import Index
 from affectvlm.emotions import BP4D
+from affectvlm.protocols import BP4D_PLUS_TASKS, BP4D_TASKS
 
-TASKS: dict[str, dict[int, str]] = {
-    "bp4d": dict(enumerate(BP4D, 1)),
-    "bp4dplus": dict(
-        enumerate(
-            ("happy", "surprise", "sad", "startle", "skepticism", "embarrassment", "fear", "pain", "angry", "disgust"),
-            1,
-        )
-    ),
-}
+TASKS = {"bp4d": BP4D_TASKS, "bp4dplus": BP4D_PLUS_TASKS}
 """Data set → number of the task → what it was to elicit. Of BP4D+ only task 8 is confirmed by its public readers; check
 the others against the documents that came with your copy."""
 
