@@ -5,7 +5,6 @@ import json
 import numpy as np
 import pytest
 
-from affectvlm import data
 from affectvlm.augmentation.on_device import unpack
 from affectvlm.augmentation.views import MixedViews
 from affectvlm.data import (
@@ -14,6 +13,7 @@ from affectvlm.data import (
     MixedBatches,
     RenderedFaces,
     build,
+    generated,
     make_face,
     open_source,
     sample_weight,
@@ -32,7 +32,7 @@ def model():
 def cache(tmp_path_factory):
     """Sixteen small faces in shards of eight."""
     patch = pytest.MonkeyPatch()
-    patch.setattr(data, "SHARD", 8)
+    patch.setattr(generated, "SHARD", 8)
     root = tmp_path_factory.mktemp("cache")
     folder = build(FaceSet("procedural", "train", 16, size=48), root, workers=1)
     yield root, folder

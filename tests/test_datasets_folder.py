@@ -806,7 +806,7 @@ def _dies_of_some(task):
     if task.files[0].name == "05.off":
         return "broken"
     task.stored.parent.mkdir(parents=True, exist_ok=True)
-    views = np.zeros((3, task.size.pixels, task.size.pixels, 7), np.uint8)
+    views = np.zeros((3, task.size, task.size, 7), np.uint8)
     facts = np.frombuffer(b'{"certainty": 1, "doubt": ""}', np.uint8)
     np.savez_compressed(task.stored, views=views, facts=facts)
     return ""

@@ -14,8 +14,8 @@ import safetensors.torch
 import torch
 
 import train
-from affectvlm import data
 from affectvlm.config import TrainConfig, load
+from affectvlm.data import generated
 from affectvlm.emotions import EKMAN
 from affectvlm.fitting import TrainingError
 from affectvlm.methods.affectvlm import AffectVLM
@@ -33,7 +33,7 @@ TINY = [
 @pytest.fixture(scope="module")
 def small_shards():
     patch = pytest.MonkeyPatch()
-    patch.setattr(data, "SHARD", 8)
+    patch.setattr(generated, "SHARD", 8)
     yield
     patch.undo()
 

@@ -1,0 +1,255 @@
+"""Generated faces: drawn from a face model, rendered once into a cache; equal settings give equal pixels.
+
+A cache is a folder of shards. `shard_0007.npy` holds the stored views of 256 faces, (256, 3, S, S, 7) uint8 (see
+`augmentation.views.store`); `shard_0007.json` holds their records: label, intensity, subject, source, metadata.
+Shards are written whole or not at all, so a killed run goes on where it was, and two runs with the same settings
+share one cache.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import logging
+import os
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from affectvlm.augmentation.scans import crop, damage, pose_error, reshape, restyle
+from affectvlm.augmentation.views import CHANNELS, store, stored_side
+from affectvlm.emotions import EKMAN
+from affectvlm.rendering import DEFAULT_YAWS, HALF_WIDTH_MM, render_buffers
+from affectvlm.synthesis.base import sided
+from affectvlm.synthesis.expressions import sample_expression
+from affectvlm.synthesis.objects import random_object
+
+log = logging.getLogger(__name__)
+
+REJECTION = ("neutral", "no face")
+LABELS = EKMAN + REJECTION
+"""Label numbers of generated faces: the six emotions, then what must not get one."""
+
+CONTENT = 3
+"""Raise it when a change of the code changes the pixels of generated faces: older caches are then no longer used."""
+
+SHARD = 256
+"""Faces in one file."""
+
+UNITS = (
+    "AU1", "AU2", "AU4", "AU5", "AU6", "AU7", "AU9", "AU10", "AU12", "AU14", "AU15", "AU16", "AU17", "AU18", "AU20",
+    "AU22", "AU23", "AU24", "AU25", "AU26", "AU27", "AU28", "AU34", "AU43",
+)  # fmt: skip
+"""Action units whose intensities a record holds, in this order."""
+
+_LABEL_SHARES = np.array([0.12] * 6 + [0.19, 0.09])
+_LOOSE_PARTS = ("teeth", "gums_tongue", "mouth_socket", "sclera_L", "sclera_R")
+
+
+@dataclass(frozen=True)
+class FaceSet:
+    """Settings of one generated set; equal settings give equal pixels.
+
+    Attributes:
+        source: "procedural", or "ict" (needs `model_path`, a packed ICT-FaceKit model or a checkout).
+        split: "train", "validation" or "test": identities of different splits never meet.
+        count: faces. per_identity: faces of one person.
+        damaged: True for what real scans bring and photo-like views; False for clean cropped faces.
+        size: pixels of the pictures to be taken from the stored views, which are larger (`augmentation.views.MARGIN`).
+        intensity: lowest and highest; drawn evenly.
+    """
+
+    source: str
+    split: str
+    count: int
+    per_identity: int = 8
+    damaged: bool = True
+    photo_share: float = 0.3
+    size: int = 112
+    intensity: tuple[float, float] = (0.25, 1.0)
+    seed: int = 0
+    model_path: str = ""
+
+    def key(self) -> str:
+        """Names the cache folder: settings, without the place the model lies at."""
+        settings = {k: v for k, v in asdict(self).items() if k not in ("model_path", "count")}
+        text = json.dumps(settings | {"content": CONTENT}, sort_keys=True)
+        return f"{self.source}-{self.split}-{hashlib.sha256(text.encode()).hexdigest()[:10]}"
+
+
+def build(faces: FaceSet, cache: str | Path, workers: int = 0) -> Path:
+    """Render what is missing of a set into `cache`; returns its folder. `workers` 0 = one per CPU core.
+
+    Processes that want the same set at the same time (ranks, two trainings) wait for the first of them.
+    """
+    folder = Path(cache) / faces.key()
+    folder.mkdir(parents=True, exist_ok=True)
+    shards = range(-(-faces.count // SHARD))
+    with (folder / "lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        missing = [shard for shard in shards if not (folder / f"shard_{shard:04d}.json").is_file()]
+        if not missing:
+            return folder
+        log.info("rendering %d faces of %s into %s", len(missing) * SHARD, faces.source, folder)
+        with ProcessPoolExecutor(workers or os.cpu_count(), initializer=_open_model, initargs=(faces,)) as pool:
+            for done, shard in enumerate(pool.map(_write_shard, [(faces, folder, shard) for shard in missing]), 1):
+                log.info("shard %d written (%d of %d)", shard, done, len(missing))
+    return folder
+
+
+_model = None
+"""The face model of a worker process: made once, used for all its shards."""
+
+
+def _open_model(faces: FaceSet) -> None:
+    global _model
+    _model = open_source(faces.source, faces.model_path)
+
+
+def open_source(source: str, model_path: str = ""):
+    """The face model named by a setting.
+
+    Raises:
+        ValueError: unknown name, or ICT-FaceKit without its files.
+    """
+    if source == "procedural":
+        from affectvlm.synthesis.procedural import ProceduralFace
+
+        return ProceduralFace()
+    if source == "ict":
+        from affectvlm.synthesis.ict import ICTFace
+
+        if not model_path:
+            raise ValueError(
+                "source is 'ict' but model_path is empty; the path of ICT-FaceKit (checkout or pack) is needed"
+            )
+        return ICTFace.load(model_path)
+    raise ValueError(f"source is {source!r}; procedural or ict is needed")
+
+
+def _write_shard(task: tuple[FaceSet, Path, int]) -> int:
+    faces, folder, shard = task
+    side = stored_side(faces.size)
+    views = np.empty((SHARD, 3, side, side, CHANNELS), np.uint8)
+    records = []
+    for row in range(SHARD):
+        views[row], record = make_face(_model, faces, shard * SHARD + row)
+        records.append(record)
+    array, listing = folder / f"shard_{shard:04d}.npy", folder / f"shard_{shard:04d}.json"
+    temporary = folder / f"shard_{shard:04d}.{os.getpid()}.tmp"
+    with temporary.open("wb") as file:
+        np.save(file, views)
+    temporary.replace(array)
+    temporary.write_text(json.dumps(records), "utf-8")
+    temporary.replace(listing)
+    return shard
+
+
+def draw_record(faces: FaceSet, index: int) -> tuple[dict, dict[str, float], np.random.Generator]:
+    """What face `index` of a set is: its record, its action units, and the generator that draws the rest.
+
+    The record's `units` are the intensities of UNITS (mean of both sides, since views are mirrored in training), or
+    None where there is no face.
+    """
+    split = {"train": 0, "validation": 1, "test": 2}[faces.split]
+    rng = np.random.default_rng([faces.seed, split, index])
+    label = int(rng.choice(len(LABELS), p=_LABEL_SHARES))
+    intensity = float(rng.uniform(*faces.intensity)) if label < len(EKMAN) else 0.0
+    photo = faces.damaged and rng.random() < faces.photo_share
+    no_face = LABELS[label] == "no face"
+    units = {} if no_face else sample_expression(LABELS[label], intensity, rng)
+    both = {name: sum(sides) / 2 for name, sides in sided(units).items()}
+    record = {
+        "label": label,
+        "intensity": round(intensity, 3),
+        "photo": bool(photo),
+        "subject": f"object-{faces.split}-{index}"
+        if no_face
+        else f"{faces.source}-{faces.split}-{_person(faces, index)}",
+        "source": faces.source,
+        "units": None if no_face else [round(both.get(name, 0.0), 3) for name in UNITS],
+    }
+    return record, units, rng
+
+
+def make_face(model, faces: FaceSet, index: int) -> tuple[np.ndarray, dict]:
+    """Face `index` of a set: its stored views (3, S, S, 7) uint8 and its record. Depends on nothing but the
+    arguments."""
+    record, units, rng = draw_record(faces, index)
+    if record["units"] is None:
+        scan = _not_a_face(model, rng)
+    else:
+        split = {"train": 0, "validation": 1, "test": 2}[faces.split]
+        # Training sees wider shapes than the scores are taken on: faces of other families lie outside this one's span.
+        wide = {"spread": float(rng.uniform(0.7, 1.35))} if faces.split == "train" else {}
+        identity = model.sample_identity(np.random.default_rng([faces.seed, split, 1, _person(faces, index)]), **wide)
+        record["metadata"] = described(identity)
+        options = {}
+        if model.name == "ict" and faces.damaged and not record["photo"]:
+            options = {"without": [part for part in _LOOSE_PARTS if rng.random() < 0.3]}
+        scan = model.generate(identity, units, **options)
+        if faces.split == "train" and rng.random() < 0.6:
+            scan = restyle(scan, model.generate(identity, {}, **options), rng)
+        if faces.split == "train" and rng.random() < 0.75:
+            scan = reshape(scan, rng)
+    return store(_draw(scan, faces, record["photo"], rng)), record
+
+
+def described(identity) -> dict[str, str]:
+    """What an identity says of itself, in the words of prompts: sex and age group, where its face model knows them."""
+    known = {}
+    if hasattr(identity, "sex"):
+        known["sex"] = identity.sex
+    if hasattr(identity, "age"):
+        known["age_group"] = "young" if identity.age < 35 else "middle-aged" if identity.age < 60 else "older"
+    return known
+
+
+def _person(faces: FaceSet, index: int) -> int:
+    return index // faces.per_identity
+
+
+def _draw(scan, faces: FaceSet, photo: bool, rng: np.random.Generator):
+    """The three buffers: clean and cropped, damaged, or with the freedom a photographer takes."""
+    yaws = np.array(DEFAULT_YAWS)
+    if photo:
+        scan = pose_error(pose_error(scan, rng), rng)
+        yaws = np.array([rng.normal(0, 8), -rng.uniform(20, 75), rng.uniform(20, 75)])
+        half_width = HALF_WIDTH_MM * float(np.exp(rng.normal(0.03, 0.1)))
+    else:
+        half_width = HALF_WIDTH_MM
+        scan = damage(scan, rng) if faces.damaged else clean(scan)
+    side = stored_side(faces.size)
+    return render_buffers(scan, tuple(yaws), side, half_width * side / faces.size)
+
+
+def clean(scan):
+    """A scan of the canonical frame cut about the face as the scan path cuts it, and nothing else done to it."""
+    return crop(scan, _Fixed())
+
+
+class _Fixed:
+    """Stands in for a generator where a clean face must be cut the same way each time: the sphere, no mask."""
+
+    def uniform(self, low: float, high: float) -> float:
+        return (low + high) / 2
+
+    def random(self) -> float:
+        return 1.0
+
+
+def _not_a_face(model, rng: np.random.Generator):
+    """An object, or a head seen from where no face is: behind, above, upside down."""
+    if rng.random() < 0.65:
+        return random_object(rng)
+    from scipy.spatial.transform import Rotation
+
+    scan = model.generate(model.sample_identity(rng), {})
+    axis = rng.normal(size=3) * [1, 1, 0.6]
+    turn = Rotation.from_rotvec(axis / np.linalg.norm(axis) * np.deg2rad(rng.uniform(75, 180))).as_matrix()
+    centre = np.array([0.0, 0.0, -90.0])
+    turned = (scan.vertices - centre) @ turn.T + centre
+    return scan.transformed(turn, centre - turn @ centre - [0, 0, max(0.0, float(turned[:, 2].max()))])
