@@ -137,6 +137,39 @@ def test_every_view_has_words_of_its_class_and_of_what_is_known(cache):
     assert words <= {text for row in prompts.rows for text in prompts.prompts(row)}
 
 
+def test_a_face_with_two_labels_is_spoken_of_in_the_words_of_both(cache, tmp_path):
+    listed = sorted(cache[1].glob("shard_*.json"))[0]
+    records = json.loads(listed.read_text("utf-8"))
+    first = next(row for row, record in enumerate(records) if record["label"] < len(EKMAN))
+    both = {records[first]["label"], (records[first]["label"] + 1) % len(EKMAN)}
+    records[first]["also"] = [EKMAN[next(iter(both - {records[first]["label"]}))]]
+    (tmp_path / listed.name).write_text(json.dumps(records), "utf-8")
+    (tmp_path / listed.with_suffix(".npy").name).symlink_to(listed.with_suffix(".npy"))
+    faces, prompts = RenderedFaces([tmp_path]), PromptSet.load()
+    assert faces.bears.sum(axis=1).tolist() == [1 + (row == first) for row in range(len(faces))]
+    assert set(np.flatnonzero(faces.bears[first])) == both
+    batches = MixedBatches(faces, MixedViews(size=32), batch=8, steps=9, seed=0, prompts=prompts)
+    plain = MixedBatches(RenderedFaces([cache[1]], [8]), MixedViews(size=32), batch=8, steps=9, seed=0, prompts=prompts)
+    told = set()
+    for step in range(6):
+        batch, without = batches.make(step), plain.make(step)
+        for row, face in enumerate(shuffled(0, step, len(faces))):
+            about = batch["words"][row].tolist()
+            for label, text in zip(about, batch["prompts"][row], strict=True):
+                assert batch["bears"][row, label]
+                assert text in prompts.prompts(LABELS[label], faces.metadata[face])
+            if face == first:
+                told |= set(about)
+            else:
+                assert about == [faces.labels[face]] * 3
+        assert (batch["labels"] == without["labels"]).all() and without["bears"].sum() == 8
+    assert told == both
+    records[first]["also"] = ["contempt"]
+    (tmp_path / listed.name).write_text(json.dumps(records), "utf-8")
+    with pytest.raises(ValueError, match="'contempt'"):
+        RenderedFaces([tmp_path])
+
+
 def test_labels_are_rows_of_the_classes_asked_for(cache):
     usual, turned = RenderedFaces([cache[1]]), RenderedFaces([cache[1]], classes=EKMAN[::-1], rejection=("neutral",))
     assert usual.rows == LABELS and turned.rows == (*EKMAN[::-1], "neutral")
