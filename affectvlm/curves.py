@@ -105,7 +105,8 @@ def emotion_curve(
         raise ValueError("the frame numbers do not rise; frames in the order of time are needed")
     smoothed = smooth(frames, raw, sigma)
     chance = 1 / len(classes)
-    strength = np.maximum((smoothed[:, list(classes).index(emotion)] - chance) / (1 - chance), 0)
+    above = smoothed[:, list(classes).index(emotion)] - chance
+    strength = np.maximum(above, 0) / max(1 - chance, 1e-9)  # of a single class nothing is ever above chance
     return EmotionCurve(tuple(classes), emotion, frames, times, raw, smoothed, expressiveness, *phases(strength))
 
 

@@ -1,6 +1,8 @@
-"""The emotion classes: names, order and colours. The order is part of every checkpoint."""
+"""The emotion classes: names, order, colours and words. The order is part of every checkpoint."""
 
 from __future__ import annotations
+
+from collections.abc import Iterable
 
 EKMAN = ("happy", "angry", "disgust", "fear", "sad", "surprise")
 """The six basic emotions (Ekman & Friesen) in the order of the papers' tables and of every probability vector."""
@@ -24,6 +26,13 @@ COLORS = {
 }
 """One colour-blind-safe colour per emotion (Okabe & Ito); always shown with the word beside it."""
 
+OTHER_COLORS = ("#882255", "#AA33FF", "#B9B58A", "#334499", "#BB0000", "#776677")
+"""For classes beyond the six, in the order in which they stand in a set. All twelve are as far apart as the six are,
+whatever the colour blindness, and stand out from the backgrounds of both themes."""
+
+GREY = "#8C929B"
+"""For what is no emotion: a neutral face, no face."""
+
 ADJECTIVES = {
     "happy": "happy",
     "angry": "angry",
@@ -31,5 +40,27 @@ ADJECTIVES = {
     "fear": "afraid",
     "sad": "sad",
     "surprise": "surprised",
+    "neutral": "neutral",
 }
 """How a sentence says it: "this face looks afraid"."""
+
+NOUNS = {
+    "contempt": "contempt",
+    "embarrassment": "embarrassment",
+    "pain": "pain",
+    "repression": "repression",
+    "negative": "a negative emotion",
+    "positive": "a positive emotion",
+    "others": "some other emotion",
+}
+"""The same for classes that are no adjective: "this face shows embarrassment"."""
+
+
+def class_colors(classes: Iterable[str], rejection: Iterable[str] = ()) -> dict[str, str]:
+    """One colour a class, "#RRGGBB", wherever it is shown: the six keep theirs, others get OTHER_COLORS by their order
+    among themselves (again from the first after the last), and a neutral face and rejection rows are grey."""
+    classes = tuple(classes)
+    others = [name for name in classes if name not in COLORS and name != "neutral"]
+    fixed = COLORS | {"neutral": GREY}
+    found = {name: OTHER_COLORS[place % len(OTHER_COLORS)] for place, name in enumerate(others)}
+    return {name: fixed.get(name) or found[name] for name in classes} | dict.fromkeys(rejection, GREY)

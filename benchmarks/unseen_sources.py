@@ -21,7 +21,7 @@ import numpy as np
 from scipy.spatial.transform import Rotation
 
 from affectvlm.augmentation.views import store, stored_side
-from affectvlm.data import LABELS, clean
+from affectvlm.data import LABELS, REJECTION, clean
 from affectvlm.emotions import EKMAN
 from affectvlm.methods.scoring import face_logits, report
 from affectvlm.metrics import summary
@@ -44,8 +44,10 @@ class Faces:
         self._views = np.stack(
             [store(render_buffers(clean(s), DEFAULT_YAWS, side, HALF_WIDTH_MM * side / size)) for s in scans]
         )
+        self.classes, self.rejection = EKMAN, REJECTION
         self.labels, self.intensity = np.array(labels), np.array(intensity, np.float32)
-        self.photo = self.picture = np.zeros(len(labels), bool)
+        self.emotional = self.labels < len(EKMAN)
+        self.photo, self.picture = np.zeros(len(labels), bool), np.zeros(len(labels), np.int64)
         self.graded = np.ones(len(labels), bool)
 
     def views(self, indices: np.ndarray) -> np.ndarray:

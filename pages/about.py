@@ -7,9 +7,9 @@ from affectvlm.ui import about, engine, frame, sidebar, words
 frame.require()
 st.title("About")
 st.markdown(f"{words.TAGLINE} Here is what that means, and how far to trust it.")
-about.show_use()
-st.divider()
 folder = sidebar.chosen(engine.checkpoints())
+about.show_use(folder)
+st.divider()
 if folder is None:
     st.info(words.NO_MODEL, icon=":material/info:")
 else:

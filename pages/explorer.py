@@ -2,7 +2,7 @@
 
 import streamlit as st
 
-from affectvlm.ui import engine, explorer, frame, sidebar, words
+from affectvlm.ui import engine, explorer, frame, sidebar, subject, words
 
 frame.require()
 st.title("Make a face")
@@ -10,8 +10,8 @@ st.markdown("Pose it, move its muscles, change the person, and watch what the mo
 folder = sidebar.chosen(engine.checkpoints())
 if folder is None:
     st.info(words.NO_MODEL, icon=":material/info:")
-elif not explorer.can_answer(folder):
-    st.info(explorer.NEEDS_MOTION, icon=":material/info:")
+elif engine.reads_motion(folder):
+    subject.needs_motion()
     folder = None
 explorer.show(folder)
 st.caption(words.INTENDED_USE)

@@ -2,19 +2,18 @@
 
 import streamlit as st
 
-from affectvlm.ui import engine, evidence_words, explaining, frame, inputs, sidebar, state, words
+from affectvlm.ui import engine, evidence_words, explaining, frame, sidebar, subject, words
 
 frame.require()
 st.title("Where the model looks")
-face, folder = state.current_face(), sidebar.chosen(engine.checkpoints())
+folder = sidebar.chosen(engine.checkpoints())
+face = subject.chosen(folder)
 if folder is None:
     st.info(words.NO_MODEL, icon=":material/info:")
 elif face is None:
-    st.markdown("There is no face yet. Bring one on the first page, or take a sample here.")
-    st.page_link("pages/classify.py", label="Bring a face", icon=":material/arrow_back:")
-    inputs.show_samples()
+    subject.ask(folder)
 else:
     st.markdown(evidence_words.INTRODUCTION)
     explaining.show(face, folder)
-if folder is not None:
+if folder is not None and not engine.reads_motion(folder):
     explaining.show_grid(folder)

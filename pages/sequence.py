@@ -6,8 +6,8 @@ from affectvlm.ui import engine, frame, sequence, sequence_state, sidebar, words
 
 frame.require()
 st.title("How does the face move?")
-st.markdown("Bring a sequence of 3D scans. You get one answer for all of it, and see the emotions come and go.")
 folder = sidebar.chosen(engine.checkpoints())
+st.markdown(sequence.introduction(folder))
 if folder is None:
     st.info(words.NO_MODEL, icon=":material/info:")
 if sequence_state.problem():

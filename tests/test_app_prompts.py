@@ -8,6 +8,7 @@ import json
 import numpy as np
 import pytest
 
+from affectvlm.emotions import COLORS, class_colors
 from affectvlm.ui import engine, prompt_figures
 from affectvlm.ui.inputs import PHOTOS
 from affectvlm.ui.prompt_figures import Group
@@ -245,9 +246,7 @@ def test_groups_say_mean_and_spread_of_what_counts():
 
 
 def test_colours_are_the_emotions_own_and_never_doubled_among_few():
-    from affectvlm.emotions import COLORS
-
-    paint = prompt_figures.colors(("contempt", "fear", "pain"), ("neutral",))
+    paint = class_colors(("contempt", "fear", "pain"), ("neutral",))
     assert paint["fear"] == COLORS["fear"] and len(set(paint.values())) == 4
 
 

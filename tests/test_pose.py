@@ -1,5 +1,6 @@
 """Frontal pose: a face turned, scaled and cropped at random comes back; what is no face says so."""
 
+from collections import Counter
 from dataclasses import replace
 
 import numpy as np
@@ -8,7 +9,7 @@ from scipy.spatial.transform import Rotation
 
 from affectvlm.pose import euler_angles, find_pose, frontalize, turn
 from affectvlm.pose.alignment import Similarity, umeyama
-from affectvlm.pose.cleaning import clean_face, tidy
+from affectvlm.pose.cleaning import _border, _edges, _places, clean_face, tidy
 from affectvlm.pose.landmarks import _BU83, _POINTS68, MEAN, pose_from_landmarks
 from affectvlm.pose.meshing import mesh_cloud
 from affectvlm.pose.network import PoseNetwork
@@ -235,6 +236,20 @@ def test_cleaning_closes_a_pin_hole_but_no_large_one():
     middle = np.linalg.norm(sheet.vertices, axis=1) < 20
     large = tidy(replace(sheet, faces=sheet.faces[~middle[sheet.faces].any(axis=1)]))
     assert len(clean_face(large).faces) == len(large.faces)
+
+
+def test_places_borders_and_edges_are_those_that_counting_finds():
+    rng = np.random.default_rng(3)
+    points = rng.integers(-2, 3, (400, 3)).astype(np.float32) / 3  # many at one place
+    points[points == 0] *= rng.choice([-1, 1], (points == 0).sum())  # 0 and -0 are one
+    faces = rng.integers(0, 90, (120, 3))
+    numbers = {place: number for number, place in enumerate(sorted({(z, y, x) for x, y, z in points.tolist()}))}
+    assert _places(points).tolist() == [numbers[z, y, x] for x, y, z in points.tolist()]
+    sides = [(int(face[k]), int(face[k - 2])) for face in faces for k in range(3)]
+    times = Counter(tuple(sorted(side)) for side in sides)
+    assert _edges(faces).tolist() == [list(edge) for edge in sorted(times)]
+    alone = {tuple(sorted(side)): list(side) for side in sides if times[tuple(sorted(side))] == 1}
+    assert _border(faces).tolist() == [alone[edge] for edge in sorted(alone)]
 
 
 def test_tidy_drops_crumbs_lost_points_and_repeats():

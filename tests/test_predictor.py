@@ -156,13 +156,17 @@ def test_a_sequence_is_the_mean_weighted_by_expressiveness(tiny, happy_scan):
     each = [tiny.predict(frame) for frame in frames]
     weights = np.array([1 - sum(one.rejection.values()) for one in each])
     expected = weights @ [list(one.probabilities.values()) for one in each] / weights.sum()
-    assert list(answer.probabilities.values()) == pytest.approx(expected.tolist(), abs=1e-9)
+    # the pose of the frames between those that are searched is followed: nearly the same, not the same
+    assert list(answer.probabilities.values()) == pytest.approx(expected.tolist(), abs=5e-3)
     assert answer.kind == "sequence"
-    assert np.allclose(answer.curve.raw, [list(one.probabilities.values()) for one in each], rtol=0, atol=1e-9)
-    assert np.allclose(answer.curve.expressiveness, weights) and answer.curve.emotion == answer.emotion
+    assert np.allclose(answer.curve.raw, [list(one.probabilities.values()) for one in each], rtol=0, atol=0.02)
+    own = np.average(answer.curve.raw, axis=0, weights=answer.curve.expressiveness)
+    assert list(answer.probabilities.values()) == pytest.approx(own.tolist(), abs=1e-9)
+    assert np.allclose(answer.curve.expressiveness, weights, rtol=0, atol=0.02) and answer.curve.emotion == answer.emotion
     assert answer.dynamic_images.shape == answer.views.shape and answer.dynamic_images.dtype == np.uint8
     assert json.loads(json.dumps(answer.to_dict(), allow_nan=False)) == answer.to_dict()
-    assert np.array_equal(answer.views, each[int(weights.argmax())].views)
+    peak = each[int(answer.curve.expressiveness.argmax())].views.astype(int)
+    assert np.abs(answer.views - peak).mean() < 3
 
 
 def test_a_model_of_motion_reads_dynamic_images_alone(tiny, happy_scan):
@@ -183,7 +187,12 @@ def test_a_long_sequence_is_sampled(tiny, answer, happy_scan, monkeypatch):
     from affectvlm.sequences import streaming
 
     posed, drawn = [], []
-    monkeypatch.setattr(streaming, "find_pose", lambda scan: posed.append(scan) or answer.pose)
+
+    def find(chosen, read, refuse):
+        posed.extend(read(frame) for frame in chosen)
+        return dict.fromkeys(map(int, chosen), answer.pose)
+
+    monkeypatch.setattr(streaming, "find_poses", find)
     monkeypatch.setattr(
         streaming, "frontalize", lambda scan, correction, pose: drawn.append(scan) or FrontalScan(answer.scan, pose)
     )

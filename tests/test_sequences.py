@@ -15,8 +15,9 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from affectvlm.pose import FrontalScan, Pose
-from affectvlm.pose.frontal import LOOK_CENTER
+from affectvlm.pose import FrontalScan, Pose, turn
+from affectvlm.pose.following import follow
+from affectvlm.pose.frontal import LOOK_CENTER, Sighting, search
 from affectvlm.rank_pooling import RankPooling, rank_pool, to_uint8
 from affectvlm.rendering import KINDS, picture, render_buffers
 from affectvlm.scan import Scan, ScanError
@@ -26,6 +27,7 @@ from affectvlm.sequences import (
     DynamicViews,
     FrontalFrames,
     ScanSequence,
+    finding,
     is_sequence,
     open_sequence,
     smooth_poses,
@@ -33,6 +35,7 @@ from affectvlm.sequences import (
     streaming,
 )
 from affectvlm.sequences.dynamic import SCALE, values
+from affectvlm.synthesis.procedural import ProceduralFace
 from tests.scan_files import bnd, image_bytes, mask, obj, ply, triangles, two_colours, xyz, zipped
 from tests.test_gltf_animation import Builder
 
@@ -337,12 +340,117 @@ def test_a_sequence_has_one_scale_about_the_middle_of_the_face():
     assert errors(track, [pose()] * 21)[1].max() < 1e-6
 
 
+@pytest.mark.slow
+def test_of_many_poses_the_middle_one_is_looked_for_among_some():
+    truth, rng = pose((10, -5, 3)), np.random.default_rng(5)
+    tracemalloc.start()
+    try:
+        track = smooth_poses(np.arange(600), shaken([truth] * 600, rng), np.arange(600))
+        assert tracemalloc.get_traced_memory()[1] < 5_000_000  # distances of each to each would take 15 MB
+    finally:
+        tracemalloc.stop()
+    turns, moves = errors(track, [truth] * 600)
+    assert track.still and turns.max() < 0.1 and moves.max() < 0.1
+
+
 def test_a_handful_of_poses_stays_as_found():
     poses = moving(4)
     track = smooth_poses(np.array([0, 10, 20, 30]), poses, np.array([0, 4, 10, 20, 30]))
     assert [one is two for one, two in zip(track.poses, [poses[0], poses[0], *poses[1:]], strict=True)] == [True] * 5
     with pytest.raises(ValueError, match="needed"):
         smooth_poses(np.array([]), [], np.arange(3))
+
+
+# ---- poses, frame by frame ----------------------------------------
+
+
+def seen(turn: float = 0.0, certainty: float = 0.98, misfit: float = 1.0) -> Sighting:
+    return Sighting(pose((0, turn, 0), certainty=certainty), np.zeros(1), np.array([0.8, misfit, 0, 0.8, 1, 0.3]))
+
+
+class Frames:
+    """Stand-ins for reading, searching and following; a scan is the number of its frame."""
+
+    def __init__(self, monkeypatch, search=lambda frame: seen(), follow=lambda frame: seen()) -> None:
+        self.searched, self.followed, self.refused = [], [], {}
+        monkeypatch.setattr(finding, "search", lambda frame: (self.searched.append(frame), search(frame))[1])
+        monkeypatch.setattr(finding, "follow", lambda frame, *_: (self.followed.append(frame), follow(frame))[1])
+
+    def find(self, frames, read=lambda frame: frame) -> dict[int, Pose]:
+        return finding.find_poses(list(frames), read, lambda frame, error: self.refused.update({frame: str(error)}))
+
+
+def test_key_frames_are_searched_and_the_others_followed(monkeypatch):
+    frames = Frames(monkeypatch)
+    assert list(frames.find(range(0, 99, 3))) == list(range(0, 99, 3))
+    assert frames.searched == [0, 48, 96] and frames.followed == list(range(3, 99, 3))
+    assert list(frames.find([7])) == [7] and list(frames.find([7, 9])) == [7, 9]
+    assert frames.searched[3:] == [7, 7, 9]
+
+
+def test_a_frame_that_is_followed_less_surely_is_searched(monkeypatch):
+    unsure = {3: seen(0, misfit=1.6), 4: seen(30, 0.8), 5: None}
+    frames = Frames(monkeypatch, lambda frame: seen(frame / 4), lambda frame: unsure.get(frame, seen()))
+    found = frames.find(range(10))
+    assert frames.searched == [0, 3, 4, 5, 9]
+    assert np.array_equal(found[4].rotation, seen(1).pose.rotation) and found[6].certainty == 0.98
+
+
+def test_nothing_is_followed_from_a_doubtful_pose(monkeypatch):
+    frames = Frames(monkeypatch, lambda frame: seen(certainty=0.4 if frame < 5 else 0.98))
+    frames.find(range(9))
+    assert frames.searched == [0, 1, 2, 3, 4, 5, 8] and frames.followed == [6, 7, 8]
+
+
+def test_where_search_and_following_do_not_agree_all_since_the_key_frame_are_searched(monkeypatch):
+    frames = Frames(monkeypatch, lambda frame: seen(0 if frame == 0 else 40))
+    found = frames.find(range(33))
+    assert frames.searched == [0, 16, *range(1, 16), 32, *range(17, 32)]
+    assert list(found) == list(range(33))
+    assert all(np.array_equal(found[frame].rotation, seen(40).pose.rotation) for frame in range(1, 33))
+
+
+def test_frames_that_cannot_be_used_have_no_pose(monkeypatch):
+    def read(frame):
+        if frame in (0, 5):
+            raise ScanError("cut off")
+        return frame
+
+    frames = Frames(monkeypatch)
+    assert list(frames.find(range(8), read)) == [1, 2, 3, 4, 6, 7]
+    assert frames.refused == {0: "cut off", 5: "cut off"} and frames.searched == [1, 7]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("unit", "noise"), [("mm", 0.0), ("mm", 0.7), ("unknown", 0.0)])
+def test_a_turning_head_is_followed_as_well_as_it_is_found(monkeypatch, unit, noise):
+    """A head that turns by 40 degrees while its mouth opens: error of the poses that are followed, and searched."""
+    model, rng = ProceduralFace(), np.random.default_rng(0)
+    person, rotations, scans = model.sample_identity(rng), [], []
+    for share in np.linspace(0, 1, 9):
+        scan = model.generate(person, {"AU26": float(share), "AU12": 0.4 * float(share)})
+        vertices = scan.vertices + rng.normal(0, noise, scan.vertices.shape)
+        rotations.append(turn(-20 + 40 * share, 8 * share, -5))
+        moved = replace(scan, vertices=vertices, landmarks={}, unit=unit)
+        scans.append(moved.transformed(rotations[-1], [40 + 30 * share, 0, -700]))
+
+    def off(poses) -> np.ndarray:
+        turns = [one.rotation @ rotation for one, rotation in zip(poses, rotations, strict=True)]
+        return np.degrees(Rotation.from_matrix(turns).magnitude())
+
+    sightings = [search(scan) for scan in scans]
+    calls = []
+    monkeypatch.setattr(finding, "search", lambda scan: (calls.append(1), search(scan))[1])
+    found = finding.find_poses(range(9), lambda frame: scans[frame], lambda *_: pytest.fail("refused"))
+    followed, searched = off(found.values()), off(sighting.pose for sighting in sightings)
+    assert len(calls) == 2 and all(one.is_face for one in found.values())
+    assert np.median(followed) < np.median(searched) + 0.3 and followed.max() < searched.max() + 0.6
+    # a face that has jumped is not found from where it was, and the pose says so
+    about = np.array([50, 0, -700])
+    jumped = scans[3].transformed(turn(70, 0, 0), about - turn(70, 0, 0) @ about)
+    lost = follow(jumped, found[2], sightings[0])
+    assert lost is None or lost.pose.certainty < 0.8
+    assert follow(scans[3].transformed(np.eye(3), [500, 0, 0]), found[2], sightings[0]) is None
 
 
 # ---- streaming ----------------------------------------
@@ -358,7 +466,9 @@ def face_mesh(share: float = 0.0) -> Scan:
 @pytest.fixture
 def quick(monkeypatch):
     """The pose is known and cleaning left out: what is tested is the way the frames go."""
-    monkeypatch.setattr(streaming, "find_pose", lambda scan: HERE)
+    seen = Sighting(HERE, np.zeros(1), np.zeros(6))
+    monkeypatch.setattr(finding, "search", lambda scan: seen)
+    monkeypatch.setattr(finding, "follow", lambda scan, pose, key: seen)
     monkeypatch.setattr(streaming, "frontalize", lambda scan, correction, pose: FrontalScan(scan, pose))
 
 
@@ -396,6 +506,22 @@ def test_remarks_are_told_once(monkeypatch, quick):
     faces = FrontalFrames(sequence)
     list(faces)
     assert faces.warnings == ("2 pin holes were closed (in 6 frames alike)",)
+
+
+@pytest.mark.parametrize(("kept", "again"), [({}, 0), ({"KEPT_FRAMES": 5}, 7), ({"KEPT_BYTES": 0}, 12)])
+def test_frames_are_read_twice_only_where_there_is_no_room(monkeypatch, quick, kept, again):
+    for name, value in kept.items():
+        monkeypatch.setattr(streaming, name, value)
+    sequence, read, told = sequence_of(12), [], []
+    once = sequence._read
+    sequence._read = lambda index: (read.append(index), once(index))[1]
+    sequence.on_read = told.append
+    faces = FrontalFrames(sequence)
+    for face in faces:
+        assert np.array_equal(face.scan.vertices, once(face.index).vertices)
+    assert len(read) == 12 + again and sorted(read[:12]) == list(range(12))
+    assert told == [*range(12), *range(12)]  # whoever watches is told of frames that were kept too
+    assert not faces._kept
 
 
 @pytest.mark.slow
@@ -453,8 +579,10 @@ def test_noise_of_the_pose_does_not_become_motion(monkeypatch):
     """A face that does nothing, found with an error of half a degree."""
     still, rng = [face_mesh()] * 16, np.random.default_rng(4)
     poses = shaken([HERE] * 16, rng)
-    found = iter(poses)
-    monkeypatch.setattr(streaming, "find_pose", lambda scan: next(found))
+    # the last one is followed and searched
+    found = (Sighting(one, np.zeros(1), np.zeros(6)) for one in [*poses, poses[-1]])
+    monkeypatch.setattr(finding, "search", lambda scan: next(found))
+    monkeypatch.setattr(finding, "follow", lambda scan, pose, key: next(found))
     monkeypatch.setattr(
         streaming,
         "frontalize",

@@ -4,7 +4,7 @@ Scans are read, turned and drawn as `Predictor` does it. A picture has no surfac
 direction (0, 0, 1) and full coverage everywhere. A sequence becomes one dynamic image a view, kept as a picture is:
 every frame is turned by a pose that is smooth over the sequence and drawn as a single scan is, and the views are rank
 pooled (`sequences.DynamicViews`) at a scale that is one constant for all sequences, so that the strength of a motion
-stays. Frames are read twice, one at a time: memory does not grow with their number.
+stays. Frames are read one at a time, most of them twice: memory does not grow with their number.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from affectvlm.augmentation.views import CHANNELS, store, stored_side
 from affectvlm.rendering import DEFAULT_YAWS, HALF_WIDTH_MM, VIEW_NAMES, render_buffers
 from affectvlm.scan import Scan
 
-SEQUENCE_CONTENT = 1
+SEQUENCE_CONTENT = 2
 """Raise it when a change of pose smoothing or pooling changes the pixels: older views of sequences are then not
 used."""
 

@@ -18,6 +18,7 @@ from affectvlm.pose.template import Template
 
 MATCH_DISTANCE = 5.0  # mm; a template point nearer to the scan than this counts as found
 MATCH_COSINE = 0.6
+STEPS = 18
 MODES_FROM_STEP = 5
 MODE_NOISE = 0.15
 """Weight of the modes' prior against one template point: neighbouring points err together, so it is far above 1 / P."""
@@ -41,13 +42,14 @@ class Similarity(NamedTuple):
 class Fit(NamedTuple):
     """transform: refined; coverage: share of the template found on the scan, 0 to 1; residual: mm, mean distance where
     found; strange: how unusual the fitted face is, mean square of its mode coefficients; overlap: share of the scan's
-    points in the face region that lie on the fitted template."""
+    points in the face region that lie on the fitted template; shape: (K,) those coefficients."""
 
     transform: Similarity
     coverage: float
     residual: float
     strange: float
     overlap: float
+    shape: np.ndarray
 
 
 def umeyama(points: np.ndarray, target: np.ndarray, weight: np.ndarray, scale: float | None = None) -> Similarity:
@@ -102,15 +104,24 @@ def _middle(lateral: np.ndarray, side: np.ndarray, weight: np.ndarray) -> float:
 
 
 def refine(
-    start: Similarity, surface: np.ndarray, normals: np.ndarray, template: Template, free_scale: bool, steps: int = 18
+    start: Similarity,
+    surface: np.ndarray,
+    normals: np.ndarray,
+    template: Template,
+    free_scale: bool,
+    shape: np.ndarray | None = None,
+    first: int = 0,
+    settled: float = 0.0,
 ) -> Fit:
     """Fit the template to surface points (M, 3) with outward normals (M, 3), from a transform within about 30°.
 
-    With `free_scale` the size is fitted too (held near the start's), else it stays as it is.
+    With `free_scale` the size is fitted too (held near the start's), else it stays as it is. A start that is near the
+    end already may bring a `shape` (K,), skip the `first` steps, which reach far, and stop early: once a step changes
+    no distance by more than `settled` mm.
     """
-    transform, shape = start, np.zeros(len(template.modes))
+    transform, shape = start, np.zeros(len(template.modes)) if shape is None else shape
     tree = cKDTree(surface)
-    for step in range(steps):
+    for step in range(first, STEPS):
         reach = max(25.0 * 0.82**step, 1.6 * MATCH_DISTANCE)
         with_modes = step >= MODES_FROM_STEP
         model = template.points + np.tensordot(shape, template.modes, 1)
@@ -122,11 +133,13 @@ def refine(
         error = np.einsum("ni,ni->n", gap[use], sides)
         scatter = max(1.4826 * np.median(np.abs(error)), 1.0)
         weight = template.weight[use] / (1 + (error / (2 * scatter)) ** 2)
-        update, shape_step = _step(
+        update, shape_step, change = _step(
             model[use], sides, error, weight, template.modes[:, use], shape, with_modes, free_scale
         )
         transform = _compose(update, transform)
         shape = np.clip(shape + shape_step, -3, 3)
+        if change < settled:
+            break
     return _grade(transform, shape, tree, surface, normals, template)
 
 
@@ -139,7 +152,8 @@ def _match(transform: Similarity, model: np.ndarray, tree: cKDTree, normals: np.
 
 
 def _step(model, sides, error, weight, modes, shape, with_modes, free_scale):
-    """One Gauss-Newton step: the small similarity that moves the scan onto the model, and the change of the modes."""
+    """One Gauss-Newton step: the small similarity that moves the scan onto the model, the change of the modes, and by
+    how many mm both together change the distance of a point at most."""
     columns = [np.cross(model, sides), sides]
     if free_scale:
         columns.append(np.einsum("ni,ni->n", model - PIVOT, sides)[:, None])
@@ -156,7 +170,8 @@ def _step(model, sides, error, weight, modes, shape, with_modes, free_scale):
     solution = np.linalg.solve(gram, right)
     scale = float(np.clip(solution[6], -0.05, 0.05)) if free_scale else 0.0
     shape_step = solution[6 + free_scale :] if with_modes else np.zeros(len(shape))
-    return Similarity(_rotation(solution[:3]), solution[3:6] - scale * PIVOT, 1 + scale), shape_step
+    change = float(np.abs(design @ solution).max()) / 2  # `sides` are two normals added up
+    return Similarity(_rotation(solution[:3]), solution[3:6] - scale * PIVOT, 1 + scale), shape_step, change
 
 
 def _rotation(vector: np.ndarray) -> np.ndarray:
@@ -192,4 +207,5 @@ def _grade(transform, shape, tree, surface, normals, template) -> Fit:
         float(residual[found].mean()) if found.any() else MATCH_DISTANCE,
         float((shape**2).mean()),
         overlap,
+        shape,
     )

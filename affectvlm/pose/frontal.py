@@ -33,13 +33,10 @@ UNIT_TOLERANCE = 1.4
 """A scan in a known unit keeps its size if the face found in it is within this factor of a usual one."""
 CERTAINTY_WEIGHTS = np.array([4.19, -0.43, -1.20, 2.14, 2.49, -0.63])
 CERTAINTY_BIAS = -1.92
+RESIDUAL = 1
+"""Which of the `evidence` is the mean distance from the template."""
 SURE = 0.65
 """From this certainty on a pose is taken as found (`Pose.is_face`)."""
-
-
-class Candidate(NamedTuple):
-    fit: Fit
-    certainty: float
 
 
 @dataclass(frozen=True)
@@ -76,6 +73,16 @@ class Pose:
         return self.certainty >= SURE
 
 
+class Sighting(NamedTuple):
+    """A pose and what it rests on, from which that of other frames of a sequence is found (`following`).
+
+    pose: of the face; shape: (K,) the template's as fitted to it; values: (6,) the `evidence` for it."""
+
+    pose: Pose
+    shape: np.ndarray
+    values: np.ndarray
+
+
 @dataclass(frozen=True)
 class FrontalScan:
     """scan: cleaned, cropped mesh in the canonical frame (mm); pose: how it came there."""
@@ -109,6 +116,15 @@ def find_pose(scan: Scan) -> Pose:
         ScanError: the geometry is unusable (under 100 points, or all on one plane or line). A scan without a face is no
             error: it gets a low certainty.
     """
+    return search(scan).pose
+
+
+def search(scan: Scan) -> Sighting:
+    """As `find_pose`, with what the pose rests on.
+
+    Raises:
+        ScanError: as `find_pose`.
+    """
     return _find(tidy(scan))
 
 
@@ -127,7 +143,7 @@ def frontalize(
         ScanError: the geometry is unusable, see `find_pose`.
     """
     scan = tidy(scan)
-    pose = _find(scan) if pose is None else pose
+    pose = _find(scan).pose if pose is None else pose
     if any(correction):
         turned = turn(*correction)
         pose = replace(pose, rotation=turned @ pose.rotation, translation=turned @ pose.translation)
@@ -139,22 +155,21 @@ def frontalize(
     return FrontalScan(frontal.with_warnings(*_remarks(scan, pose)), pose)
 
 
-def _find(scan: Scan) -> Pose:
-    """Pose of a tidy scan: the best of some starts, each refined."""
+def _find(scan: Scan) -> Sighting:
+    """The face of a tidy scan: the best of some starts, each refined."""
     rng = np.random.default_rng(0)
-    best: Candidate | None = None
+    best: Sighting | None = None
     for candidate in _candidates(scan, rng):
-        if best is None or candidate.certainty > best.certainty:
+        if best is None or candidate.pose.certainty > best.pose.certainty:
             best = candidate
-        if best.certainty > ENOUGH:
+        if best.pose.certainty > ENOUGH:
             break
     if best is None:
         raise ScanError(f"{scan.source or 'scan'}: no surface left where a face could be")
-    rotation, translation, scale = best.fit.transform
-    return Pose(rotation, translation, scale, best.certainty)
+    return best
 
 
-def _candidates(scan: Scan, rng: np.random.Generator) -> Iterator[Candidate]:
+def _candidates(scan: Scan, rng: np.random.Generator) -> Iterator[Sighting]:
     """Refined poses, the most promising first; each is computed only when asked for."""
     for guess in _starts(scan, rng):
         surface = _surface_near(scan, guess, rng)
@@ -193,14 +208,34 @@ def _surface_near(scan: Scan, guess: Similarity, rng: np.random.Generator) -> np
 
 def _fit(
     begin: Similarity, word: Correspondences, surface: np.ndarray, unit: str, rng: np.random.Generator
-) -> Candidate:
-    known = unit != "unknown" and 1 / UNIT_TOLERANCE < begin.scale < UNIT_TOLERANCE
+) -> Sighting:
+    known = is_known(unit, begin.scale)
     if known:
         begin = _resized(begin, 1.0)
     points = surface[:FIT_POINTS]
     normals = estimate_normals(surface, points, rng)
     fit = refine(begin, points, normals, shipped_template(), free_scale=not known)
-    return Candidate(fit, certainty_of(evidence(fit, word)))
+    return sighting(fit, evidence(fit, word))
+
+
+def is_known(unit: str, scale: float) -> bool:
+    """Whether a scan keeps its size: its unit is known, and the scale (mm per unit) of the face in it does not speak
+    against that."""
+    return unit != "unknown" and 1 / UNIT_TOLERANCE < scale < UNIT_TOLERANCE
+
+
+def sighting(fit: Fit, values: np.ndarray) -> Sighting:
+    """What a fit found, as sure as its evidence (6,) says."""
+    rotation, translation, scale = fit.transform
+    return Sighting(Pose(rotation, translation, scale, certainty_of(values)), fit.shape, values)
+
+
+def apart(a: Pose, b: Pose) -> tuple[float, float]:
+    """How far two poses of one scan, or of scans in one frame, are from each other: degrees, and mm that the middle of
+    the face lies elsewhere."""
+    cosine = (np.trace(a.rotation @ b.rotation.T) - 1) / 2
+    middle, other = (pose.rotation.T @ (LOOK_CENTER - pose.translation) / pose.scale for pose in (a, b))
+    return float(np.degrees(np.arccos(np.clip(cosine, -1, 1)))), float(b.scale * np.linalg.norm(middle - other))
 
 
 def _resized(transform: Similarity, scale: float) -> Similarity:

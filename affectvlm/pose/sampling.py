@@ -78,12 +78,7 @@ def even_subset(points: np.ndarray, count: int, rng: np.random.Generator) -> np.
 def estimate_normals(points: np.ndarray, at: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Normals (N, 3) float64 at the points `at` (N, 3): the least direction of their neighbourhood in `points` (M, 3),
     turned away from where the shape has its mass."""
-    neighbours = min(NORMAL_NEIGHBOURS, len(points))
-    _, near = cKDTree(points).query(at, k=neighbours)
-    patch = points[near.reshape(len(at), -1)]
-    patch = patch - patch.mean(axis=1, keepdims=True)
-    _, axes = np.linalg.eigh(np.einsum("nki,nkj->nij", patch, patch))
-    normals = axes[:, :, 0]
+    normals = least_directions(points, at)
     anchors = points[rng.permutation(len(points))[:ANCHORS]]
     spread = np.sqrt(((points - points.mean(axis=0)) ** 2).sum(axis=1).mean())
     square = (at**2).sum(1)[:, None] + (anchors**2).sum(1) - 2 * at @ anchors.T
@@ -91,6 +86,15 @@ def estimate_normals(points: np.ndarray, at: np.ndarray, rng: np.random.Generato
     inside = weight @ anchors / weight.sum(axis=1, keepdims=True)
     outward = np.einsum("ni,ni->n", normals, at - inside)
     return np.where(outward[:, None] < 0, -normals, normals)
+
+
+def least_directions(points: np.ndarray, at: np.ndarray) -> np.ndarray:
+    """(N, 3) float64 of unit length: across the surface that `points` (M, 3) make, at the points `at` (N, 3)."""
+    neighbours = min(NORMAL_NEIGHBOURS, len(points))
+    _, near = cKDTree(points).query(at, k=neighbours)
+    patch = points[near.reshape(len(at), -1)]
+    patch = patch - patch.mean(axis=1, keepdims=True)
+    return np.linalg.eigh(np.einsum("nki,nkj->nij", patch, patch))[1][:, :, 0]
 
 
 def take_sample(surface: np.ndarray, rng: np.random.Generator) -> Sample:

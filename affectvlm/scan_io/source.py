@@ -159,7 +159,7 @@ def _read_plain_file(path: Path, most: int) -> bytes:
                 raise ScanError(f"{path.name} is a folder or a device; a file is needed")
             if status.st_size > most:
                 raise ScanError(f"{path.name} has {status.st_size:,} bytes; at most {most:,} are accepted")
-            return file.read(most)
+            return file.read(status.st_size)  # not `most`: room for so much would be asked for
     except (OSError, ValueError) as error:
         if isinstance(error, ScanError):
             raise

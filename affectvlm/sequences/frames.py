@@ -31,7 +31,8 @@ class ScanSequence:
         times: (T,) float64 seconds from the first frame, or None where they are not known.
         remarks: gaps and what was passed over, in plain words.
         reading_ms: milliseconds that reading took so far.
-        on_read: called with the index before each reading, or None; what it raises ends the reading.
+        on_read: called with the index before each reading, also where a scan that was kept is taken up again, or None;
+            what it raises ends the reading.
     """
 
     def __init__(
@@ -69,8 +70,7 @@ class ScanSequence:
         Raises:
             ScanError: the frame cannot be used; the message has its number.
         """
-        if self.on_read is not None:
-            self.on_read(index)
+        self.announce(index)
         start = time.perf_counter()
         try:
             scan = self._read(index)
@@ -83,6 +83,11 @@ class ScanSequence:
             return scan
         factor = MILLIMETRES.get(self._unit, 1.0) / MILLIMETRES.get(scan.unit, 1.0)
         return replace(scan.transformed(np.eye(3), np.zeros(3), factor), unit=self._unit)
+
+    def announce(self, index: int) -> None:
+        """Tells `on_read` that frame `index` is taken up."""
+        if self.on_read is not None:
+            self.on_read(index)
 
 
 def is_sequence(source: Any) -> bool:

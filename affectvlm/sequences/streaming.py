@@ -1,7 +1,7 @@
 """A sequence's frames in the canonical frame, one after the other: read, turned by a smooth pose, cut and cleaned.
 
-It takes two passes. The first reads frames to find their poses, of which alone something is kept; the second reads
-again and hands out the faces. Memory is that of one frame, however long the sequence.
+It takes two passes. The first reads frames to find their poses; the second hands out the faces. A few frames at most
+are kept from the first to the second, the others are read again: memory does not grow with the length of a sequence.
 """
 
 from __future__ import annotations
@@ -12,8 +12,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from affectvlm.pose import Pose, find_pose, frontalize
+from affectvlm.pose import Pose, frontalize
 from affectvlm.scan import Scan, ScanError
+from affectvlm.sequences.finding import find_poses
 from affectvlm.sequences.frames import ScanSequence
 from affectvlm.sequences.tracking import PoseTrack, smooth_poses
 
@@ -22,6 +23,8 @@ BROKEN_SHARE = 0.1
 POSED_ALL = 32
 """Up to so many frames the pose is found for each; of longer sequences, for every EVERY-th."""
 EVERY = 3
+KEPT_FRAMES, KEPT_BYTES = 32, 1 << 26
+"""So many scans, of so many bytes together, need not be read twice."""
 MOST_REMARKS = 20
 
 
@@ -42,7 +45,7 @@ class FrontalFrames:
     Args:
         sequence: stays open as long as this is used.
         frames: indices of those that are wanted, rising; None = all.
-        every: find the pose of every so manieth of them; None = of all up to POSED_ALL frames, else of every third.
+        every: look for the pose in every so manieth of them; None = of all up to POSED_ALL frames, else of every third.
         correction: yaw, pitch, roll in degrees, as for `pose.frontalize`.
 
     Attributes:
@@ -67,6 +70,8 @@ class FrontalFrames:
         self._sequence, self._correction = sequence, correction
         self._broken = _Broken(len(frames))
         self._said = Remarks()
+        self._kept: dict[int, Scan] = {}
+        self._room = KEPT_BYTES
         self.track = self._find_poses(frames, every)
 
     def __iter__(self) -> Iterator[FrontalFrame]:
@@ -76,7 +81,7 @@ class FrontalFrames:
             if index in self._broken:
                 continue
             try:
-                frontal = frontalize(self._sequence.read(index), self._correction, pose)
+                frontal = frontalize(self._read_again(index), self._correction, pose)
             except ScanError as error:
                 self._broken.add(index, error)
                 continue
@@ -94,18 +99,33 @@ class FrontalFrames:
         return (*self._sequence.remarks, *self._broken.words(), *self._said.words())
 
     def _find_poses(self, frames: np.ndarray, every: int) -> PoseTrack:
-        looked = np.union1d(frames[::every], frames[-1:])
-        at, poses = [], []
-        for index in map(int, looked):
-            try:
-                poses.append(find_pose(self._sequence.read(index)))
-            except ScanError as error:
-                self._broken.add(index, error)
-            else:
-                at.append(index)
-        if not poses:
+        looked = np.union1d(frames[::every], frames[-1:]).tolist()
+        found = find_poses(looked, self._read, self._broken.add)
+        if not found:
             raise ScanError(f"{self._sequence.name}: none of the {len(looked)} frames looked at can be used")
-        return smooth_poses(np.array(at), poses, frames)
+        return smooth_poses(np.array(list(found)), list(found.values()), frames)
+
+    def _read(self, index: int) -> Scan:
+        """A frame, which is kept where there is room."""
+        if index in self._kept:
+            return self._kept[index]
+        scan = self._sequence.read(index)
+        size = _bytes(scan)
+        if len(self._kept) < KEPT_FRAMES and size <= self._room:
+            self._kept[index] = scan
+            self._room -= size
+        return scan
+
+    def _read_again(self, index: int) -> Scan:
+        if index not in self._kept:
+            return self._sequence.read(index)
+        self._sequence.announce(index)
+        return self._kept.pop(index)
+
+
+def _bytes(scan: Scan) -> int:
+    arrays = (scan.vertices, scan.faces, scan.uv, scan.colors, scan.texture)
+    return sum(array.nbytes for array in arrays if array is not None)
 
 
 class _Broken:

@@ -1,7 +1,7 @@
 """The pose of a face over time: found frame by frame, then made smooth, so that noise of the pose does not become
 motion.
 
-Each pose is found on its own (`pose.find_pose`), so one error does not lead to the next. Then
+What is smoothed are the poses of `finding`. Of them
 
 * the sequence gets one scale, the median over its frames;
 * a pose is taken as a rotation and the place of the middle of the face in the scan, which errors of the rotation do not
@@ -36,6 +36,10 @@ NOISE_DEGREES, NOISE_MM = 0.5, 0.5
 """Least scatter that is reckoned with, so that poses which agree all but perfectly do not shut out one a little off."""
 CUT = 4.685
 """Tukey's constant: poses farther off than so many standard deviations do not count."""
+SETTLED = 1e-3
+"""Degrees or mm; a curve that changes by less is not fitted again."""
+MOST_ASKED = 200
+"""Poses, of those of a long sequence, between which the middle one is chosen."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,7 +80,8 @@ def smooth_poses(at: np.ndarray, poses: list[Pose], frames: np.ndarray) -> PoseT
     places = np.stack([pose.rotation.T @ (LOOK_CENTER - pose.translation) for pose in poses])  # canonical mm
     certainty = np.array([pose.certainty for pose in poses])
     turned, moved, sure = _curve(at, rotations, places, certainty, frames)
-    still = _is_still(at, rotations, places, certainty)
+    there = (turned, moved) if np.array_equal(at, frames) else _curve(at, rotations, places, certainty, at)[:2]
+    still = _is_still(rotations, places, certainty, *there)
     if still:
         turned, moved = _held(rotations, places, certainty, len(frames))
     smoothed = [
@@ -130,12 +135,14 @@ def _local(
 
 
 def _medoid(rotations: Rotation, places: np.ndarray, certainty: np.ndarray) -> int:
-    """The pose with the least sum of distances (degrees + mm) to the others: one of the good ones."""
-    quaternions = rotations.as_quat()
+    """The pose with the least sum of distances (degrees + mm) to the others: one of the good ones. Of many poses, only
+    some spread evenly are asked: the table of distances must not grow with the square of their number."""
+    asked = np.linspace(0, len(places) - 1, min(len(places), MOST_ASKED)).round().astype(np.int64)
+    quaternions, places = rotations.as_quat()[asked], places[asked]
     cosine = np.abs(quaternions @ quaternions.T)
     angle = np.degrees(2 * np.arccos(np.clip(cosine, 0, 1)))
     gap = np.linalg.norm(places[:, None] - places, axis=-1)
-    return int(((angle + gap) @ (certainty + 1e-3)).argmin())
+    return int(asked[((angle + gap) @ (certainty[asked] + 1e-3)).argmin()])
 
 
 def _robust_fit(
@@ -162,7 +169,9 @@ def _robust_fit(
         damping = trust.sum() * np.array([1e-12, 1e-3, 1e-2])[: degree + 1]  # where poses are too few for a curve
         weighted = design * trust[:, None]
         solution = np.linalg.solve(design.T @ weighted + np.diag(damping), weighted.T @ values)
-        curve, value = design @ solution, solution[0]
+        before, curve, value = curve, design @ solution, solution[0]
+        if np.abs(curve - before).max() < SETTLED:
+            break
     return Rotation.from_rotvec(np.radians(value[:3])) * rotations[middle], places[middle] + value[3:]
 
 
@@ -173,9 +182,11 @@ def _held(rotations: Rotation, places: np.ndarray, certainty: np.ndarray, count:
     return Rotation.concatenate([turn] * count), np.tile(place, (count, 1))
 
 
-def _is_still(at: np.ndarray, rotations: Rotation, places: np.ndarray, certainty: np.ndarray) -> bool:
-    """Whether the smooth poses differ no more from their middle than the poses found scatter about them."""
-    turned, moved, _ = _curve(at, rotations, places, certainty, at)
+def _is_still(
+    rotations: Rotation, places: np.ndarray, certainty: np.ndarray, turned: Rotation, moved: np.ndarray
+) -> bool:
+    """Whether the smooth poses, `turned` and `moved`, differ no more from their middle than those found scatter about
+    them."""
     middle, place = _held(rotations, places, certainty, 1)
     noise = np.degrees((rotations * turned.inv()).magnitude()), np.linalg.norm(places - moved, axis=1)
     away = np.degrees((turned * middle[0].inv()).magnitude()), np.linalg.norm(moved - place, axis=1)

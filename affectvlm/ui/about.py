@@ -10,7 +10,7 @@ from typing import Any
 import streamlit as st
 
 import affectvlm
-from affectvlm.ui import card_words, engine, prompt_figures, words
+from affectvlm.ui import card_words, engine, figures, words
 
 LICENCES = (
     "**This software** is under the MIT licence, and so is the model it comes with. A model of your own has the "
@@ -25,12 +25,16 @@ LICENCES = (
 _QUIET = {"displayModeBar": False}
 
 
-def show_use() -> None:
-    """What the answer is, and what it is not."""
+def show_use(folder: Path | None) -> None:
+    """What the answer is, and what it is not; `folder` is that of the model."""
+    try:
+        card = {} if folder is None else engine.read_card(folder)
+    except (OSError, ValueError):
+        card = {}  # said where the model is shown
     yes, no = st.columns(2, gap="large")
     with yes:
         st.subheader("What the answer is", anchor=False)
-        _points(card_words.IS)
+        _points(card_words.what_it_is(card))
     with no:
         st.subheader("What it is not", anchor=False)
         _points(card_words.IS_NOT)
@@ -67,8 +71,7 @@ def _scores(card: Mapping[str, Any]) -> None:
     first = tests[0]
     if first.by_class:
         st.markdown(f"**Right in each class** · {first.title}")
-        paint = prompt_figures.colors(tuple(first.by_class), ())
-        figure = prompt_figures.probability_bars(first.by_class, paint)
+        figure = figures.probability_bars(first.by_class)
         st.plotly_chart(figure, key="class_scores", config=_QUIET, alt="share that is right in each class")
     if first.by_strength:
         strong = " · ".join(f"{name} {words.percent(share)}" for name, share in first.by_strength.items())

@@ -1,4 +1,4 @@
-"""The answer: three views and what each says by itself, the emotion in words, the six bars, pose correction."""
+"""The answer: three views and what each says by itself, the class in words, a bar a class, pose correction."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def show(face: state.Face, folder: Path) -> None:
     except ValueError as error:  # ScanError, CheckpointError: made to be read
         state.set_face(None, str(error))
         st.rerun()
-    st.header(words.headline(prediction), anchor=False)
+    st.header(words.plain(words.headline(prediction)), anchor=False)
     views, said = st.columns([7, 3], gap="medium")
     with views:
         _views(prediction)
@@ -46,12 +46,12 @@ def _views(prediction: Prediction) -> None:
 
 
 def _verdict(prediction: Prediction) -> None:
-    st.markdown(words.confidence(prediction))
+    st.markdown(words.plain(words.confidence(prediction)))
     st.plotly_chart(
         figures.probability_bars(prediction.probabilities),
         key="probabilities",
         config={"displayModeBar": False},
-        alt="probability of each of the six emotions",
+        alt="probability of each class",
     )
     for warning in prediction.warnings:
         st.warning(warning[:1].upper() + warning[1:], icon=":material/warning:")

@@ -28,6 +28,8 @@ IS = (
     "It says how sure the model is. Below 75 % it says so in words; below 45 % it says that it does not know.",
     "It holds back where the face looks neutral, where there may be no face, and where the head's pose is doubtful.",
 )
+MOVES = "It names the **expression** that the motion of this face resembles most, among the classes of the model."
+NEVER_HOLDS_BACK = "It never holds back: whatever it is shown, this model spreads all it has over its classes."
 IS_NOT = (
     "It does **not** know what anybody feels. People smile when sad and frown when they think.",
     "It is **not for decisions about people**: not for hiring, schools, workplaces, policing, insurance or medicine. "
@@ -60,6 +62,19 @@ class Scores:
     by_strength: dict[str, float]
     neutral_fooled: float | None
     other_fooled: float | None
+
+
+def what_it_is(card: Mapping[str, Any]) -> tuple[str, ...]:
+    """IS, as far as it is true of the model with that card; an empty one says what is true of the shipped model."""
+    names, sure, back = IS
+    rejection = card.get("rejection")
+    if _many(rejection) and set(rejection) != {"neutral", "no face"}:
+        reasons = {"neutral": "where the face looks neutral", "no face": "where there may be no face"}
+        known = [reasons.get(name, f"where “{name}” fits better") for name in map(str, rejection)]
+        back = f"It holds back {_listed(known)}." if known else NEVER_HOLDS_BACK
+    elif card.get("temporal") is True:
+        back = "It holds back where the face shows nothing, and where there may be no face."
+    return (MOVES if card.get("temporal") is True else names), sure, back
 
 
 def scores(card: Mapping[str, Any]) -> list[Scores]:
@@ -97,6 +112,7 @@ def facts(card: Mapping[str, Any]) -> dict[str, str]:
     lines = {
         "Answers with": _listed(card.get("classes")),
         "Also knows": _listed(card.get("rejection")),
+        "Takes": _motion(card) if card.get("temporal") is True else "",
         "Looks at": _listed(views),
         "Sees": KINDS.get(kind, "") if isinstance(kind, str) else "",
         "Engine": str(card.get("arch") or ""),
@@ -106,6 +122,13 @@ def facts(card: Mapping[str, Any]) -> dict[str, str]:
         "Licence": str(card.get("licence") or ""),
     }
     return {title: line for title, line in lines.items() if line}
+
+
+def _motion(card: Mapping[str, Any]) -> str:
+    """How a model of sequences sees them."""
+    strong = _number(card, "magnify", float)
+    times = f", its motion shown {strong:g} times as strong" if strong and strong != 1 else ""
+    return f"sequences of scans, each as one dynamic image a view{times}"
 
 
 def trained_on(card: Mapping[str, Any]) -> str:

@@ -50,19 +50,29 @@ def checkpoints() -> dict[str, Path]:
     """Name → folder of every model there is to choose from: the shipped one, others beside it, those of trainings."""
     folders = sorted(card.parent for card in CHECKPOINTS.glob(f"*/{CARD}"))
     shipped = {folder.name: folder for folder in sorted(folders, key=lambda folder: folder.name != SHIPPED)}
-    trained = {
-        run_model(name): folder for name, folder in models(RUNS).items() if _names_the_six(stamp(folder), folder)
-    }
+    trained = {run_model(name): folder for name, folder in models(RUNS).items() if classes(folder) is not None}
     return shipped | trained
 
 
+def classes(folder: Path | None) -> tuple[str, ...] | None:
+    """The classes of a model in their order; None without a model, or where its card does not say."""
+    return None if folder is None else _told(stamp(folder), folder)[0]
+
+
+def reads_motion(folder: Path | None) -> bool:
+    """Whether a model takes sequences only: it was trained on dynamic images, and a single face tells it nothing."""
+    return folder is not None and _told(stamp(folder), folder)[1]
+
+
 @lru_cache(maxsize=256)
-def _names_the_six(key: str, folder: Path) -> bool:
-    """The pages show the six emotions; a training may have been about others."""
+def _told(key: str, folder: Path) -> tuple[tuple[str, ...] | None, bool]:
     try:
-        return tuple(read_card(folder)["classes"]) == EKMAN
-    except (OSError, ValueError, KeyError, TypeError):
-        return False
+        card = read_card(folder)
+    except (OSError, ValueError):
+        return None, False
+    names = card.get("classes")
+    is_list = isinstance(names, list) and names and all(isinstance(name, str) for name in names)
+    return tuple(names) if is_list else None, card.get("temporal") is True
 
 
 def run_model(name: str) -> str:
@@ -137,6 +147,8 @@ def answer(face: Face, correction: tuple[int, int, int], folder: Path) -> Predic
         ScanError, ValueError: the file cannot be used; the message is for the visitor.
         CheckpointError: the model cannot.
     """
+    if face.kind == "sequence":
+        return _answer_to_sequence(face, folder)
     return _answer(f"{face.digest}:{correction}:{stamp(folder)}", face, correction, folder)
 
 
@@ -145,6 +157,16 @@ def _answer(key: str, _face: Face, _correction: tuple[int, int, int], _folder: P
     if _face.kind == "photos":
         return predictor(_folder).predict_photos(**dict(_face.files))
     return predictor(_folder).predict(source(_face), correction=_correction)
+
+
+def _answer_to_sequence(face: Face, folder: Path) -> Prediction:
+    """The answer that the page of sequences waits for, where it is there."""
+    from affectvlm.ui import sequence_state
+
+    work = sequence_state.finished(folder)
+    if work is None or (work.key, None) not in face.files:
+        raise ValueError(f"{face.title} has no answer of this model yet; open it on the page “Sequence” first")
+    return work.result.prediction
 
 
 def source(face: Face) -> Scan | tuple[bytes, str]:
@@ -232,7 +254,8 @@ def warm_up() -> None:
 def _warm() -> None:
     try:
         for folder in list(checkpoints().values())[:1]:
-            predictor(folder).predict(sample_scan(EKMAN[0]))
+            found, face = predictor(folder), sample_scan(EKMAN[0])
+            found.predict([face, face] if reads_motion(folder) else face)
         export_worker().start()
     except Exception:  # the same failure meets the visitor where it can be told; here it would only be lost
         logger.exception("warm-up failed")

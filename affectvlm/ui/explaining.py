@@ -11,6 +11,7 @@ from affectvlm.ui.evidence import CONTRAST, EMOTION, WAYS, WORDS, Case, Question
 from affectvlm.ui.words import VIEW_TITLES
 
 EXAMPLE = "a person with raised brows and an open mouth"
+OWN_ANSWER = "each face's own answer"
 MAX_WORDS = 200
 MAX_FACES = 12
 
@@ -28,6 +29,10 @@ def show(face: state.Face, folder: Path) -> None:
         st.error(str(error), icon=":material/error:")
         return
     _views(case, found)
+    if case.prediction.kind == "sequence":
+        st.caption(
+            "Shown on the most expressive frame. The model saw the motion of all frames, and what counts is there."
+        )
     if empty := evidence_words.nothing_found(found):
         st.info(empty, icon=":material/info:")
     else:
@@ -42,8 +47,11 @@ def show(face: state.Face, folder: Path) -> None:
 
 def ask(case: Case) -> Question:
     """The controls for what to explain; the answer's own emotion to begin with. Stops where words are missing."""
+    names = evidence.emotions(case.folder)
+    ways = WAYS if len(names) > 1 else (EMOTION, WORDS)
+    _forget_unknown("evidence_way", ways)
     way = st.segmented_control(
-        "Explain", WAYS, default=EMOTION, required=True, key="evidence_way", persist_state="session"
+        "Explain", ways, default=EMOTION, required=True, key="evidence_way", persist_state="session"
     )
     if way == WORDS:
         words = st.text_input(
@@ -57,7 +65,6 @@ def ask(case: Case) -> Question:
     if way == EMOTION:
         return Question(EMOTION, emotion(case))
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        names = evidence.emotions(case.folder)
         ranked = sorted(names, key=case.prediction.probabilities.__getitem__, reverse=True)
         first = _select("Why", names, ranked[0], f"evidence_why_{case.face.digest}")
         rest = tuple(name for name in names if name != first)
@@ -67,13 +74,22 @@ def ask(case: Case) -> Question:
 
 def emotion(case: Case) -> str:
     """The choice of an emotion; each face begins with its own answer."""
+    names, key = evidence.emotions(case.folder), f"evidence_emotion_{case.face.digest}"
+    _forget_unknown(key, names)
     return st.segmented_control(
-        "Emotion", evidence.emotions(case.folder), default=case.prediction.emotion, required=True,
-        format_func=str.capitalize, key=f"evidence_emotion_{case.face.digest}", persist_state="session",
+        "Emotion", names, default=case.prediction.emotion, required=True, format_func=str.capitalize, key=key,
+        persist_state="session",
     )  # fmt: skip
 
 
+def _forget_unknown(key: str, options: tuple[str, ...]) -> None:
+    """Drops a choice that was made under a model with other classes."""
+    if st.session_state.get(key, options[0]) not in options:
+        del st.session_state[key]
+
+
 def _select(label: str, names: tuple[str, ...], default: str, key: str) -> str:
+    _forget_unknown(key, names)
     return st.selectbox(
         label, names, names.index(default), format_func=str.capitalize, key=key, width=200, persist_state="session"
     )
@@ -191,10 +207,10 @@ def show_grid(folder: Path) -> None:
             f"Up to {MAX_FACES} scans", accept_multiple_files=True, key=f"evidence_grid_{state.visit()}",
             type=_scan_types(), max_upload_size=50,
         )  # fmt: skip
-        one = st.selectbox(
-            "Evidence for", ("each face's own answer", *evidence.emotions(folder)), key="evidence_grid_emotion"
-        )
-        chosen = None if one == "each face's own answer" else one
+        choices = (OWN_ANSWER, *evidence.emotions(folder))
+        _forget_unknown("evidence_grid_emotion", choices)
+        one = st.selectbox("Evidence for", choices, key="evidence_grid_emotion")
+        chosen = None if one == OWN_ANSWER else one
         with st.container(horizontal=True):
             own = st.button("Make the figure", disabled=not files, type="primary")
             samples = st.button("Make it of our six samples")

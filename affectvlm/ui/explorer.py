@@ -8,22 +8,18 @@ from pathlib import Path
 import numpy as np
 import streamlit as st
 
-from affectvlm.emotions import ADJECTIVES, EKMAN
+from affectvlm.emotions import ADJECTIVES, EKMAN, class_colors
 from affectvlm.steering import STEP, Step, best_step, effects, look_around
 from affectvlm.synthesis.action_units import REGIONS, UNITS
 from affectvlm.synthesis.recipe import FaceRecipe
-from affectvlm.ui import engine, explorer_state, prompt_figures, prompt_lab, prompt_state, words
-from affectvlm.zero_shot import Answer, FaceFeatures
+from affectvlm.ui import engine, explorer_state, figures, prompt_figures, prompt_lab, prompt_state, words
+from affectvlm.zero_shot import FaceFeatures
 
 FRONT_SIZE, SIDE_SIZE = 448, 224  # pixels
 QUALITY = 90  # of the JPEGs; 45 kB for all three
 SHOWN_HALF_WIDTH, LOWERED = 104.0, 14.0  # mm: more of the head, for people, than the model looks at
 SHOWN_EFFECTS = 10
 REGION_TITLES = {"brows": "Brows", "eyes": "Eyes", "nose": "Nose and cheeks", "mouth": "Mouth"}
-NEEDS_MOTION = (
-    "The chosen model reads faces in motion, and this face holds still. Choose another model in the sidebar to see an "
-    "answer here."
-)
 _QUIET = {"displayModeBar": False}
 
 
@@ -53,11 +49,6 @@ def show(folder: Path | None) -> None:
             _said(seen, folder)
     if folder is not None:
         _steer(here.recipe, folder)
-
-
-def can_answer(folder: Path) -> bool:
-    """Whether the model in `folder` reads single faces."""
-    return not engine.zero_shot(folder).card.temporal
 
 
 def look_at(recipe: FaceRecipe, folder: Path | None) -> Seen:
@@ -203,12 +194,12 @@ def _said(seen: Seen, folder: Path) -> None:
     answer = zero_shot.answer(seen.features, wording.prompt_set(), prompt_state.texts(folder))
     groups = prompt_lab.groups(seen.features, wording, folder)
     paint = {group.row: group.color for group in groups}
-    st.subheader(prompt_lab.headline(answer), anchor=False)
-    st.markdown(_in_words(answer))
+    st.subheader(prompt_lab.headline(answer, zero_shot.card.classes), anchor=False)
+    st.markdown(words.plain(words.confidence(answer)))
     shares, fits = st.columns(2, gap="large")
     with shares:
         st.markdown("**Probability**")
-        figure = prompt_figures.probability_bars(answer.probabilities, paint)
+        figure = figures.probability_bars(answer.probabilities, paint)
         st.plotly_chart(figure, key="explorer_probabilities", config=_QUIET, alt="probability of each class")
     with fits:
         st.markdown("**Fit to the sentences** (cosine)")
@@ -216,10 +207,6 @@ def _said(seen: Seen, folder: Path) -> None:
         st.plotly_chart(figure, key="explorer_fits", config=_QUIET, alt="similarity to each class's sentences")
     if not prompt_state.is_own(folder):
         st.caption("The model is asked in your sentences from the page “Prompts”.")
-
-
-def _in_words(answer: Answer) -> str:
-    return f"{answer.certainty.capitalize()} · {answer.emotion} {words.percent(answer.confidence)}"
 
 
 def _steer(recipe: FaceRecipe, folder: Path) -> None:
@@ -238,12 +225,12 @@ def _steer(recipe: FaceRecipe, folder: Path) -> None:
     )
     if target is None:
         st.caption(
-            "Choose an emotion. Every action unit is then moved a little, up and down, and the model looks at each of "
-            "the faces: what makes the emotion more likely to it, and what less."
+            "Choose a class. Every action unit is then moved a little, up and down, and the model looks at each of "
+            "the faces: what makes the class more likely to it, and what less."
         )
         return
     changes = _effects(recipe, target, folder)
-    paint = prompt_figures.colors(prompts.classes, prompts.rejection)
+    paint = class_colors(prompts.classes, prompts.rejection)
     best = best_step(changes)
     bars, said = st.columns([6, 4], gap="large")
     with bars:
@@ -282,7 +269,7 @@ def _rows(changes: dict[Step, float]) -> list[tuple[str, float | None, float | N
 
 
 def _best(best: Step | None, changes: dict[Step, float], recipe: FaceRecipe, target: str) -> None:
-    looks = ADJECTIVES.get(target, target)
+    looks, target = words.plain(words.more(target)), words.plain(target)
     if best is None:
         st.markdown(f"No single small step makes it look more {looks} to the model. This is as far as small steps go.")
     else:

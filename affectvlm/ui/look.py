@@ -23,10 +23,10 @@ h2 { font-size: 1.75rem !important; letter-spacing: -0.01em; padding-top: 0 !imp
   .st-key-explorer_main > * > [data-testid="stHorizontalBlock"] > [data-testid="stColumn"]:last-child { order: -1; }
 }
 .coming { aspect-ratio: 1; border-radius: 12px; background: rgba(128, 128, 128, 0.16); }
-.bars { display: grid; gap: 3px; padding: 2px 0 6px; }
-.bar-row { display: grid; grid-template-columns: 4.6em 1fr; align-items: center; font-size: 0.76rem;
-           line-height: 1.15; }
-.bar-name { opacity: 0.72; }
+.bars { display: grid; grid-template-columns: fit-content(56%) 1fr; gap: 3px 0.7em; padding: 2px 0 6px;
+        align-items: center; font-size: 0.76rem; line-height: 1.15; }
+.bar-row { display: contents; }
+.bar-name { opacity: 0.72; min-width: 3.9em; overflow: hidden; text-overflow: ellipsis; white-space: nowrap; }
 .bar-track { height: 6px; border-radius: 3px; background: rgba(128, 128, 128, 0.16); overflow: hidden; }
 .bar-fill { display: block; height: 100%; border-radius: 3px; }
 .sentence-bar { display: grid; grid-template-columns: 1fr 3.2em; gap: 0.6em; align-items: center; font-size: 0.8rem; }

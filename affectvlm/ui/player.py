@@ -1,4 +1,4 @@
-"""The player of a sequence: its pictures, each with its six bars, played in the browser.
+"""The player of a sequence: its pictures, each with a bar a class, played in the browser.
 
 All frames are sent once. The browser plays them by itself and tells the page only where it was left, so that playing
 costs the server nothing and runs at the pace of the film.
@@ -12,7 +12,7 @@ from functools import cache
 
 import streamlit as st
 
-from affectvlm.emotions import COLORS
+from affectvlm.emotions import class_colors
 from affectvlm.ui.clips import SeenFrame
 
 SLOWEST_MS, QUICKEST_MS = 500, 40
@@ -38,12 +38,14 @@ _CSS = """
 .player { font-family: var(--st-font); color: var(--st-text-color); }
 .stage { display: grid; grid-template-columns: minmax(0, 5fr) minmax(0, 4fr); gap: 1.6rem; align-items: center; }
 .picture { width: 100%; aspect-ratio: 1; border-radius: 12px; display: block; background: rgba(128, 128, 128, .16); }
-.bars { display: grid; gap: .55rem; }
+.bars { display: grid; grid-template-columns: fit-content(45%) 1fr max-content; gap: .55rem .6em; align-items: center;
+        font-size: .95rem; }
 .bars:empty { display: none; }
-.row { display: grid; grid-template-columns: 4.8em 1fr 3.4em; gap: .6em; align-items: center; font-size: .95rem; }
+.row { display: contents; }
+.row > :first-child { min-width: 4em; overflow: hidden; text-overflow: ellipsis; white-space: nowrap; }
 .rail { height: 12px; border-radius: 6px; background: rgba(128, 128, 128, .16); overflow: hidden; }
 .fill { height: 100%; border-radius: 6px; width: 0; }
-.value { font-variant-numeric: tabular-nums; text-align: right; }
+.value { font-variant-numeric: tabular-nums; text-align: right; min-width: 3.4em; }
 .line { display: grid; grid-template-columns: auto 1fr auto; gap: .9rem; align-items: center; margin-top: .9rem; }
 .play { width: 2.6rem; height: 2.6rem; border-radius: 50%; border: 0; cursor: pointer; color: #fff; padding: 0;
         background: var(--st-primary-color); display: grid; place-items: center; }
@@ -78,7 +80,7 @@ function build(root, data, leave) {
     const row = document.createElement("div");
     row.className = "row";
     row.innerHTML = '<span></span><div class="rail"><div class="fill"></div></div><span class="value"></span>';
-    row.firstChild.textContent = name;
+    row.firstChild.textContent = row.firstChild.title = name;
     row.querySelector(".fill").style.background = data.colors[k];
     bars.append(row);
     return row;
@@ -174,7 +176,7 @@ def show(
             "numbers": [frame.number for frame in frames],
             "times": None if times is None else [float(time) for time in times],
             "classes": list(classes or ()),
-            "colors": [COLORS.get(name, "#8a8a94") for name in classes or ()],
+            "colors": list(class_colors(classes or ()).values()),
             "shares": [[round(float(share), 4) for share in frame.shares] for frame in frames] if classes else None,
             "pause_ms": pause_ms(times),
             "at": at,

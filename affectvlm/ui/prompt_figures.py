@@ -1,22 +1,14 @@
-"""Pictures of how well sentences fit a face, and of probabilities over any set of classes. No streamlit in here."""
+"""Pictures of how well sentences fit a face, and of what action units do to an answer. No streamlit in here."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from html import escape
 
 import numpy as np
 import plotly.graph_objects as go
 
-from affectvlm.emotions import COLORS
-from affectvlm.ui.words import percent
-
-OTHER_COLORS = ("#8A6FB8", "#8C6D46", "#5E8C8A", "#A65C7C")
-"""For classes beyond the six, in the order in which they stand in a set."""
-
-GREY = "#8C929B"
-"""For what is no emotion: "neutral", "no face"."""
+from affectvlm.ui import figures
 
 _CLEAR = "rgba(0,0,0,0)"
 _OFF = 0.22  # opacity of a sentence that is switched off
@@ -47,13 +39,6 @@ class Group:
         if not self.used.any():
             return "off"
         return f"{signed(self.counted.mean(), 3)} ± {self.counted.std():.3f}"
-
-
-def colors(classes: tuple[str, ...], rejection: tuple[str, ...]) -> dict[str, str]:
-    """One colour a row: the six emotions keep theirs, other classes get one of the others, the rest is grey."""
-    others = [name for name in classes if name not in COLORS]
-    found = {name: OTHER_COLORS[place % len(OTHER_COLORS)] for place, name in enumerate(others)}
-    return {name: COLORS.get(name) or found[name] for name in classes} | dict.fromkeys(rejection, GREY)
 
 
 def signed(value: float, digits: int) -> str:
@@ -88,7 +73,7 @@ def sentence_bars(groups: list[Group]) -> go.Figure:
             )  # fmt: skip
         centres.append(float(positions.mean()))
         place += count + gap
-    names = [f"<b>{escape(group.row.capitalize())}</b><br>{group.summary()}" for group in groups]
+    names = [f"<b>{figures.title(group.row)}</b><br>{group.summary()}" for group in groups]
     figure.update_layout(
         height=int(np.clip(4.0 * place + 46, 300, 1000)),
         margin={"l": 0, "r": 10, "t": 4, "b": 34},
@@ -136,7 +121,7 @@ def class_bars(groups: list[Group], height: int) -> go.Figure:
     figure = go.Figure(
         go.Bar(
             x=means,
-            y=[escape(group.row.capitalize()) for group in groups],
+            y=[figures.title(group.row) for group in groups],
             orientation="h",
             marker={"color": [group.color for group in groups], "cornerradius": 4},
             text=[signed(mean, 2) for mean in means],
@@ -148,41 +133,9 @@ def class_bars(groups: list[Group], height: int) -> go.Figure:
             hovertemplate="%{y}: mean %{x:.3f}, %{customdata}<extra></extra>",
         )
     )
-    figure.update_layout(**_plain(height), xaxis={**_HIDDEN, "range": [_span(groups)[0], _span(groups)[1] * 1.1]})
-    return figure
-
-
-def probability_bars(
-    shares: Mapping[str, float], colors: Mapping[str, str], before: Mapping[str, float] | None = None
-) -> go.Figure:
-    """Probabilities as horizontal bars in the order given; `before` as a thin mark on each bar where it is known."""
-    names = list(shares)
-    figure = go.Figure(
-        go.Bar(
-            x=[shares[name] for name in names],
-            y=[escape(name.capitalize()) for name in names],
-            orientation="h",
-            marker={"color": [colors[name] for name in names], "cornerradius": 4},
-            text=[percent(shares[name]) for name in names],
-            textposition="outside",
-            cliponaxis=False,
-            hovertemplate="%{y}: %{text}<extra></extra>",
-        )
-    )
-    marked = [name for name in names if before and name in before]
-    if marked:
-        figure.add_scatter(
-            x=[before[name] for name in marked],
-            y=[escape(name.capitalize()) for name in marked],
-            mode="markers",
-            marker={"symbol": "line-ns", "size": 16, "line": {"width": 2, "color": GREY}},
-            text=[percent(before[name]) for name in marked],
-            cliponaxis=False,
-            hovertemplate="%{y} in the model's own words: %{text}<extra></extra>",
-        )
-    figure.update_layout(**_plain(36 * len(names) + 12), xaxis={**_HIDDEN, "range": [0, 1]})
-    figure.update_layout(margin={"r": 52})
-    return figure
+    low, high = _span(groups)
+    hidden = {"range": [low, 1.1 * high], "visible": False, "fixedrange": True}
+    return figure.update_layout(**figures.bar_layout(height), xaxis=hidden)
 
 
 def effect_bars(rows: list[tuple[str, float | None, float | None]], color: str) -> go.Figure:
@@ -240,22 +193,6 @@ def effect_bars(rows: list[tuple[str, float | None, float | None]], color: str) 
         font={"size": 13},
     )
     return figure
-
-
-_HIDDEN = {"visible": False, "fixedrange": True}
-
-
-def _plain(height: int) -> dict:
-    return {
-        "height": height,
-        "margin": {"l": 0, "r": 16, "t": 0, "b": 0},
-        "bargap": 0.38,
-        "showlegend": False,
-        "paper_bgcolor": _CLEAR,
-        "plot_bgcolor": _CLEAR,
-        "yaxis": {"autorange": "reversed", "fixedrange": True, "showgrid": False, "ticklabelstandoff": 10},
-        "font": {"size": 15},
-    }
 
 
 def _faded(color: str) -> str:

@@ -8,8 +8,8 @@ from typing import Any
 
 import streamlit as st
 
-from affectvlm.emotions import ADJECTIVES
-from affectvlm.ui import engine, prompt_figures, prompt_state, state, words
+from affectvlm.emotions import ADJECTIVES, class_colors
+from affectvlm.ui import engine, figures, prompt_figures, prompt_state, state, words
 from affectvlm.ui.prompt_figures import Group
 from affectvlm.wording import MAX_FILE_BYTES, Wording, new_words, to_yaml, training_words
 from affectvlm.zero_shot import Answer, FaceFeatures, ZeroShot, similarities
@@ -35,20 +35,20 @@ def show(face: state.Face, folder: Path) -> None:
     answer = zero_shot.answer(seen, wording.prompt_set(), prompt_state.texts(folder), doubt)
     own = None if prompt_state.is_own(folder) else zero_shot.answer(seen, zero_shot.card.prompts, doubt=doubt)
     if prediction.kind == "sequence":
-        st.caption("Of a sequence, this page looks at its most expressive frame.")
+        st.caption(words.plain(f"The model compares the motion of all frames of {face.title} with the sentences."))
     left, right = st.columns([6, 4], gap="large")
     with left:
-        st.subheader("Every sentence, by emotion", anchor=False)
+        st.subheader("Every sentence, by class", anchor=False)
         st.plotly_chart(
             prompt_figures.sentence_bars(found), key="sentence_bars", config=_QUIET,
-            alt="similarity of the face to every sentence, grouped by emotion",
+            alt="similarity of the face to every sentence, grouped by class",
         )  # fmt: skip
         st.caption(
-            "Each thin bar is one sentence; point at it to read it. The dotted line is the emotion's mean, ± says how "
+            "Each thin bar is one sentence; point at it to read it. The dotted line is the mean of a class, ± says how "
             "far its sentences spread. What counts for the answer is which group reaches furthest."
         )
     with right:
-        _answer(answer, own, found)
+        _answer(answer, own, found, zero_shot.card.classes)
     _editor(found, answer.emotion, wording, zero_shot, folder)
     _files(wording, folder)
 
@@ -70,10 +70,10 @@ def _view(prediction, features: FaceFeatures) -> FaceFeatures:
 
 
 def _doubt(prediction) -> float:
-    """What `answer` held back because the pose was doubtful."""
+    """What `answer` held back because the pose was doubtful; of motion nothing is."""
     from affectvlm.predictor import pose_doubt
 
-    return 0.0 if prediction.pose is None else pose_doubt(prediction.pose, state.correction())
+    return pose_doubt(prediction.pose, state.correction()) if prediction.kind == "scan" else 0.0
 
 
 def _is_pretrained(training: Mapping[str, Any]) -> bool:
@@ -87,7 +87,7 @@ def groups(features: FaceFeatures, wording: Wording, folder: Path) -> list[Group
     """Every row's sentences with their similarity to the face."""
     import numpy as np
 
-    paint = prompt_figures.colors(wording.base.classes, wording.base.rejection)
+    paint = class_colors(wording.base.classes, wording.base.rejection)
     texts = prompt_state.texts(folder)
     found = []
     for row, sentences in wording.rows.items():
@@ -98,31 +98,34 @@ def groups(features: FaceFeatures, wording: Wording, folder: Path) -> list[Group
     return found
 
 
-def _answer(answer: Answer, own: Answer | None, groups: list[Group]) -> None:
-    st.subheader(headline(answer), anchor=False)
-    st.markdown(f"{answer.certainty.capitalize()} · {answer.emotion} {words.percent(answer.confidence)}")
+def _answer(answer: Answer, own: Answer | None, groups: list[Group], classes: tuple[str, ...]) -> None:
+    st.subheader(headline(answer, classes), anchor=False)
+    st.markdown(words.plain(words.confidence(answer)))
     paint = {group.row: group.color for group in groups}
     before = None if own is None else own.probabilities
     st.plotly_chart(
-        prompt_figures.probability_bars(answer.probabilities, paint, before), key="prompt_probabilities", config=_QUIET,
+        figures.probability_bars(answer.probabilities, paint, before), key="prompt_probabilities", config=_QUIET,
         alt="probability of each class in these words",
     )  # fmt: skip
     rejected = " · ".join(f"{name} {words.percent(share)}" for name, share in answer.rejection.items())
     if rejected:
-        st.caption(f"Beside the emotions: {rejected}. What these take is shared out evenly among the emotions above.")
+        st.caption(
+            f"Beside the classes: {words.plain(rejected)}. What these take is shared out evenly among those above."
+        )
     if own is not None:
         st.caption(
-            f"Asked in your words. The thin marks show the model's own: {own.emotion} {words.percent(own.confidence)}. "
+            "Asked in your words. The thin marks show the model's own: "
+            f"{words.plain(own.emotion)} {words.percent(own.confidence)}. "
             "The other pages keep to the model's own words; the explorer takes yours."
         )
 
 
-def headline(answer: Answer) -> str:
-    """The answer in one sentence, whatever the classes are called."""
-    known = answer.emotion in ADJECTIVES
+def headline(answer: Answer, classes: tuple[str, ...]) -> str:
+    """The answer in one sentence; more careful where it is none of `classes`, which the model was trained on."""
+    known = answer.emotion in classes or answer.emotion in ADJECTIVES
     if known or answer.certainty == "not sure" or max(answer.rejection.values(), default=0) >= 0.5:
-        return words.headline(answer)
-    return f"Of these words, “{answer.emotion}” fits best."
+        return words.plain(words.headline(answer))
+    return f"Of these words, “{words.plain(answer.emotion)}” fits best."
 
 
 def _editor(groups: list[Group], winner: str, wording: Wording, zero_shot: ZeroShot, folder: Path) -> None:

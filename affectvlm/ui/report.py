@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from html import escape
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 import affectvlm
-from affectvlm.emotions import COLORS
+from affectvlm.emotions import class_colors
 from affectvlm.ui import card_words, words
 
 if TYPE_CHECKING:
@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 
 QUALITY = 90  # of the JPEGs in the page; 10 to 20 kB each
 GREY = "#8a8a94"
+LETTER = 6
+"""Width of a letter beside the curve, in its units."""
+
 LONGEST = 700
 """Most characters of the model's limits that the page quotes; the model card has all of them."""
 
@@ -45,9 +48,11 @@ section, figure, tr { break-inside: avoid; }
 .three { display: grid; grid-template-columns: repeat(3, minmax(0, 50mm)); justify-content: space-between; gap: 4mm; }
 .three img { width: 100%; border-radius: 2mm; display: block; }
 .fine { font-size: 8.5pt; color: #61636b; }
-.bars { display: grid; gap: 0.8mm; margin: 1mm 0; }
-.row { display: grid; grid-template-columns: 5.2em 1fr 3.6em; gap: 2mm; align-items: center; }
-.small .row { grid-template-columns: 4.8em 1fr; font-size: 8pt; gap: 1.5mm; line-height: 1.15; }
+.bars { display: grid; grid-template-columns: fit-content(40%) 1fr 3.6em; gap: 0.8mm 2mm; margin: 1mm 0;
+        align-items: center; }
+.bars.small { grid-template-columns: fit-content(56%) 1fr; column-gap: 1.5mm; font-size: 8pt; line-height: 1.15; }
+.row { display: contents; }
+.name { min-width: 4.8em; overflow: hidden; text-overflow: ellipsis; white-space: nowrap; }
 .rail { height: 2.8mm; border-radius: 2mm; background: #ececf0; overflow: hidden; }
 .small .rail { height: 1.8mm; }
 .fill { height: 100%; border-radius: 2mm; }
@@ -95,17 +100,18 @@ def report(case: Case) -> str:
 
 def bars(shares: Mapping[str, float], small: bool = False) -> str:
     """Class → probability as rows of HTML; small ones without numbers."""
-    rows = []
+    rows, colors = [], class_colors(shares)
     for name, share in shares.items():
-        fill = f'<div class="fill" style="width:{100 * share:.1f}%;background:{COLORS.get(name, GREY)}"></div>'
+        fill = f'<div class="fill" style="width:{100 * share:.1f}%;background:{colors[name]}"></div>'
         value = "" if small else f'<span class="value">{words.percent(share)}</span>'
-        rows.append(f'<div class="row"><span>{escape(name)}</span><div class="rail">{fill}</div>{value}</div>')
+        word = f'<span class="name">{escape(name)}</span>'
+        rows.append(f'<div class="row">{word}<div class="rail">{fill}</div>{value}</div>')
     return f'<div class="bars{" small" if small else ""}">{"".join(rows)}</div>'
 
 
 def curve_svg(curve: EmotionCurve, width: int = 680, height: int = 190) -> str:
     """The smoothed curve as a drawing: a line an emotion with its name at the end, phases as dashed lines."""
-    left, right, top, bottom = 34, 76, 16, 22
+    left, right, top, bottom = 34, _room(curve.classes), 16, 22
     time = np.asarray(curve.frames if curve.times is None else curve.times, float)
     span = max(float(time[-1] - time[0]), 1e-9)
     x = left + (time - time[0]) / span * (width - left - right)
@@ -125,15 +131,21 @@ def curve_svg(curve: EmotionCurve, width: int = 680, height: int = 190) -> str:
         if (index := getattr(curve, name)) is not None:
             drawn.append(f'<path d="M{x[index]:.1f} {top}V{floor}" stroke="{GREY}" stroke-dasharray="4 3"/>')
             drawn.append(text(x[index], top - 5, name, "middle"))
-    ends = _apart([float(y(share)) for share in curve.smoothed[-1]], 12, floor)
+    ends = _apart([float(y(share)) for share in curve.smoothed[-1]], min(12, (floor - top) / len(curve.classes)), floor)
+    colors = class_colors(curve.classes)
     for name, column, end in zip(curve.classes, curve.smoothed.T, ends, strict=True):
         points = " ".join(f"{px:.1f},{py:.1f}" for px, py in zip(x, y(column), strict=True))
-        color, thick = COLORS.get(name, GREY), 3 if name == curve.emotion else 1.6
+        color, thick = colors[name], 3 if name == curve.emotion else 1.6
         drawn.append(f'<polyline points="{points}" fill="none" stroke="{color}" stroke-width="{thick}"/>')
         drawn.append(text(width - right + 6, end + 4, name, color=color))
     unit = "frame {:.0f}" if curve.times is None else "{:.2f} s"
     drawn += [text(x[0], height - 6, unit.format(time[0])), text(x[-1], height - 6, unit.format(time[-1]), "end")]
     return "".join(drawn) + "</svg>"
+
+
+def _room(names: Sequence[str]) -> int:
+    """For words beside the ends of lines; very long ones are cut by the edge."""
+    return min(max(76, 12 + LETTER * max(map(len, names))), 180)
 
 
 def _apart(places: list[float], least: float, floor: float) -> list[float]:

@@ -13,8 +13,19 @@ from affectvlm.ui.inputs import MAX_MB
 from affectvlm.ui.work import Work
 
 EVERY_S = 0.5  # how often the page looks at work in progress
+READS_ALL = (
+    "The chosen model reads the motion of all frames at once, from the dynamic images below, so there is no curve over "
+    "single frames."
+)
 TEXTURES = (".mtl", ".jpg", ".jpeg", ".png", ".bmp")
 _QUIET = {"displayModeBar": False}
+
+
+def introduction(folder: Path | None) -> str:
+    """What is to be brought, and what the model makes of it."""
+    if engine.reads_motion(folder):
+        return "Bring a sequence of 3D scans. The chosen model reads the motion of all of it, and gives one answer."
+    return "Bring a sequence of 3D scans. You get one answer for all of it, and see the emotions come and go."
 
 
 def bring() -> None:
@@ -114,7 +125,7 @@ def _stopped() -> None:
 
 def _answer(seen: SeenClip, key: str, folder: Path) -> None:
     prediction, clip = seen.prediction, sequence_state.clip()
-    st.header(words.headline(prediction), anchor=False)
+    st.header(words.plain(words.headline(prediction)), anchor=False)
     st.caption(f"{clip.title} · {_counted(seen)}")
     moving, said = st.columns([7, 4], gap="large")
     with moving:
@@ -175,21 +186,23 @@ def _start(seen: SeenClip) -> int:
 
 def _verdict(seen: SeenClip) -> None:
     prediction = seen.prediction
-    st.markdown(f"**All frames together**  \n{words.confidence(prediction)}")
+    st.markdown(f"**All frames together**  \n{words.plain(words.confidence(prediction))}")
     st.plotly_chart(
         figures.probability_bars(prediction.probabilities), key="clip_probabilities", config=_QUIET,
-        alt="probability of each of the six emotions over all frames",
+        alt="probability of each class over all frames",
     )  # fmt: skip
     for warning in prediction.warnings:
         st.warning(warning[:1].upper() + warning[1:], icon=":material/warning:")
     seconds = prediction.timings_ms["total"] / 1000
-    st.caption(f"Answered in {seconds:.1f} s. Frames with more expression count for more.")
+    weighed = "Frames with more expression count for more." if prediction.rejection else "All frames count the same."
+    how = READS_ALL if prediction.curve is None else weighed
+    st.caption(f"Answered in {seconds:.1f} s. {how}")
 
 
 def _over_time(seen: SeenClip) -> None:
     curve = seen.prediction.curve
     st.subheader("The emotions over time", anchor=False)
-    st.markdown(sequence_figures.phases_in_words(curve))
+    st.markdown(words.plain(sequence_figures.phases_in_words(curve)))
     st.plotly_chart(
         sequence_figures.curve_figure(curve, _start(seen)), key="clip_curve", config=_QUIET,
         alt="probability of each emotion over the frames; onset, apex and offset are marked",

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from html import escape
 from typing import TYPE_CHECKING
 
 import numpy as np
 import plotly.graph_objects as go
 
-from affectvlm.emotions import ADJECTIVES, COLORS
+from affectvlm.emotions import class_colors
+from affectvlm.ui import words
 
 if TYPE_CHECKING:
     from affectvlm.curves import EmotionCurve
 
 PHASES = ("onset", "apex", "offset")
 GREY = "#8a8a94"
+DASHES = ("solid", "dash", "dot", "dashdot")
 
 
 def curve_figure(curve: EmotionCurve, at: int | None = None, height: int = 360) -> go.Figure:
@@ -23,16 +27,19 @@ def curve_figure(curve: EmotionCurve, at: int | None = None, height: int = 360) 
         at: which frame of the curve is on the screen, marked too; None = none.
     """
     x = where(curve)
-    figure = go.Figure()
+    figure, colors = go.Figure(), class_colors(curve.classes)
+    dashes = {name: _dash(name, colors) for name in curve.classes}
     for name, raw in zip(curve.classes, curve.raw.T, strict=True):
-        line = {"color": COLORS.get(name, GREY), "width": 1}
+        line = {"color": colors[name], "width": 1}
         figure.add_scatter(
             x=x, y=raw, mode="lines", line=line, opacity=0.45, legendgroup=name, showlegend=False, hoverinfo="skip"
         )
     for name, smoothed in zip(curve.classes, curve.smoothed.T, strict=True):
-        line = {"color": COLORS.get(name, GREY), "width": 4 if name == curve.emotion else 2.2}
+        line = {"color": colors[name], "dash": dashes[name], "width": 4 if name == curve.emotion else 2.2}
         mode = "lines" if len(x) > 1 else "markers"
-        figure.add_scatter(x=x, y=smoothed, name=name, mode=mode, line=line, legendgroup=name, hovertemplate="%{y:.0%}")
+        figure.add_scatter(
+            x=x, y=smoothed, name=escape(name), mode=mode, line=line, legendgroup=name, hovertemplate="%{y:.0%}"
+        )
     for phase in PHASES:
         index = getattr(curve, phase)
         if index is not None:
@@ -57,6 +64,12 @@ def curve_figure(curve: EmotionCurve, at: int | None = None, height: int = 360) 
     )  # fmt: skip
 
 
+def _dash(name: str, colors: Mapping[str, str]) -> str:
+    """Another dash for each further line of one colour: there are more classes than colours."""
+    alike = [other for other, color in colors.items() if color == colors[name]]
+    return DASHES[alike.index(name) % len(DASHES)]
+
+
 def where(curve: EmotionCurve) -> np.ndarray:
     """(T,) places on the time axis: seconds where they are known, else numbers of frames."""
     return curve.frames if curve.times is None else curve.times
@@ -66,7 +79,6 @@ def phases_in_words(curve: EmotionCurve) -> str:
     """When the expression comes, is strongest and goes."""
     if curve.apex is None:
         return "No expression stands out in this sequence."
-    looks = ADJECTIVES.get(curve.emotion, curve.emotion)
 
     def moment(index: int) -> str:
         frame = f"frame {curve.frames[index]}"
@@ -74,4 +86,4 @@ def phases_in_words(curve: EmotionCurve) -> str:
 
     begins = "is there from the start" if curve.onset is None else f"begins at {moment(curve.onset)}"
     ends = "stays to the end" if curve.offset is None else f"fades after {moment(curve.offset)}"
-    return f"The {looks} expression {begins}, is strongest at {moment(curve.apex)} and {ends}."
+    return f"The {words.expression(curve.emotion)} {begins}, is strongest at {moment(curve.apex)} and {ends}."

@@ -62,13 +62,20 @@ def work(folder: Path) -> Work[SeenClip]:
     """The work on the sequence of the visit: started where it was not yet, or not in this way."""
     found = clip()
     about = f"{found.digest}:{most()}:{fps()}:{engine.stamp(folder)}"
-    key = hashlib.sha256(about.encode()).hexdigest()[
-        :24
-    ]  # it names elements of the page, and paths do not belong there
+    key = hashlib.sha256(about.encode()).hexdigest()[:24]  # names elements of the page; paths do not belong there
     going: Work[SeenClip] | None = st.session_state.get("clip_work")
     if going is None or going.key != key:
         st.session_state["clip_frame"] = None
         going = st.session_state["clip_work"] = Work(key, _look(key, found, folder, most(), fps()))
+        st.session_state["clip_asked"] = engine.stamp(folder)
+    return going
+
+
+def finished(folder: Path) -> Work[SeenClip] | None:
+    """The work on the sequence of the visit, where this model has answered it; starts nothing."""
+    going: Work[SeenClip] | None = st.session_state.get("clip_work")  # goes with the sequence it is about
+    if going is None or going.result is None or st.session_state["clip_asked"] != engine.stamp(folder):
+        return None
     return going
 
 

@@ -10,7 +10,7 @@ import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 from streamlit.runtime.scriptrunner import get_script_run_ctx
 
-from affectvlm.emotions import COLORS
+from affectvlm.emotions import class_colors
 from affectvlm.ui import engine, state, words
 
 
@@ -41,7 +41,7 @@ def chosen(models: dict[str, Path]) -> Path | None:
 
 def _strip(face: state.Face, folder: Path | None) -> None:
     st.markdown("**Current face**", help=None)
-    if folder is None:
+    if folder is None or engine.reads_motion(folder):
         st.caption(face.title)
         return
     try:
@@ -49,16 +49,18 @@ def _strip(face: state.Face, folder: Path | None) -> None:
     except ValueError:  # said on the page itself
         return
     strip = np.concatenate(list(prediction.views[:, ::2, ::2]), axis=1)
+    color = class_colors(prediction.probabilities)[prediction.emotion]
     st.image(strip, width="stretch", alt="front, left and right view")
     st.html(
-        f'<div class="strip-answer"><span class="dot" style="background:{COLORS[prediction.emotion]}"></span>'
+        f'<div class="strip-answer"><span class="dot" style="background:{color}"></span>'
         f'{escape(words.confidence(prediction))}<div class="fine">{escape(face.title)}</div></div>'
     )
 
 
 def _model(models: dict[str, Path]) -> None:
     st.space("small")
-    st.selectbox("Model", list(models), key="model", disabled=len(models) == 1)
+    # kept by itself it would be lost where the script changes the page (st.switch_page)
+    st.selectbox("Model", list(models), key="model", disabled=len(models) == 1, persist_state="session")
     with st.popover("About this model", type="tertiary"):
         try:
             _card(engine.read_card(chosen(models)))

@@ -14,7 +14,7 @@ import streamlit as st
 from affectvlm.emotions import EKMAN
 
 ROLES = ("front", "left", "right")
-KINDS = ("scan", "photos", "sample")
+KINDS = ("scan", "photos", "sample", "sequence")
 NO_CORRECTION = (0, 0, 0)
 
 
@@ -26,7 +26,7 @@ class Face:
         kind: one of KINDS.
         title: how the pages call it: a file's name, "three photos", "a sample".
         files: name and bytes of the scan; or one pair for each of ROLES, bytes None where a photo is missing;
-            or the emotion of a sample, without bytes.
+            or the emotion of a sample, or the key of an answered sequence, without bytes.
     """
 
     kind: str
@@ -57,6 +57,11 @@ class Face:
         if emotion not in EKMAN:
             raise ValueError(f"sample {emotion!r} is unknown; one of {', '.join(EKMAN)} is needed")
         return cls("sample", f"sample, posed {emotion}", ((emotion, None),))
+
+    @classmethod
+    def from_sequence(cls, title: str, key: str) -> Face:
+        """A sequence that a model which reads motion has answered (`sequence_state.finished`); never current."""
+        return cls("sequence", title, ((key, None),))
 
 
 def current_face() -> Face | None:

@@ -12,6 +12,7 @@ import streamlit as st
 from affectvlm.runs import RunError, Status
 from affectvlm.starting import end_now, stop
 from affectvlm.ui import engine
+from affectvlm.ui.words import plain
 
 NEW, WATCH, COMPARE = "New training", "Watch", "Compare"
 VIEWS = (NEW, WATCH, COMPARE)
@@ -84,11 +85,6 @@ def stop_button(folder: Path, found: Status, place: str) -> None:
         on_click=attempt,
         args=(end_now, folder),
     )
-
-
-def plain(text: str) -> str:
-    """The text as it is, where markdown would see marks in it."""
-    return re.sub(r"([\\`*_\[\]<>$#~|:{}])", r"\\\1", text)
 
 
 def sentence(text: str) -> str:

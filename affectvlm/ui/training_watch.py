@@ -187,7 +187,7 @@ def _ways_on(folder: Path, root: Path, now: Status) -> None:
                 "This model answers now" if used else "Use this model", key="training_use", type="primary",
                 icon=":material/check:" if used else ":material/swap_horiz:", disabled=used or not usable,
                 help="On every page; the sidebar shows it, and takes you back to another." if usable
-                else "The pages show the six emotions, and this model knows others: use it in the shell.",
+                else "Its card cannot be read.",
                 on_click=training_state.use_model, args=(name,),
             )  # fmt: skip
             _download(folder)

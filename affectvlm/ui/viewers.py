@@ -22,6 +22,7 @@ PYVISTA, STPYVISTA, PLOTLY, STILL = "PyVista", "stpyvista", "Plotly", "Still pic
 VIEWERS = (PYVISTA, STPYVISTA, PLOTLY, STILL)
 FALLBACKS = (PYVISTA, PLOTLY, STILL)  # stpyvista is only ever asked by choice
 RELIEF, COLORS, EVIDENCE = "Surface", "Colours", "Evidence"
+NO_EVIDENCE = "The chosen model reads faces in motion, so there is no evidence to paint on a face that holds still."
 BACKGROUND = "#2b2f36"
 SKIN = "#d8d4cf"
 HEIGHT = 620
@@ -29,6 +30,8 @@ HEIGHT = 620
 
 def show(face: state.Face, folder: Path | None) -> None:
     """The current scan in the viewer that was chosen, with the two choices above it."""
+    reads_motion = engine.reads_motion(folder)
+    folder = None if reads_motion else folder  # then there is no answer to this face, and no evidence
     try:
         scan = engine.frontal_scan(face, state.correction(), folder)
     except ValueError as error:  # ScanError: made to be read
@@ -48,6 +51,8 @@ def show(face: state.Face, folder: Path | None) -> None:
             break
     triangles = f"{len(mesh.faces):,} triangles" + (f" of {mesh.total:,}" if mesh.total > len(mesh.faces) else "")
     st.caption(f"{face.title} · {triangles} · turned to the front")
+    if reads_motion:
+        st.caption(NO_EVIDENCE)
     if look == EVIDENCE:
         explaining.mesh_legend(case, question)
 

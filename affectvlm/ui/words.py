@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from affectvlm.emotions import ADJECTIVES
+from affectvlm.emotions import ADJECTIVES, EKMAN, NOUNS
 
 if TYPE_CHECKING:
     from affectvlm.predictor import Prediction
+    from affectvlm.zero_shot import Answer
 
 TAGLINE = "Reads the posed emotion of a face from a 3D scan or three photos."
 PRIVACY = (
@@ -23,25 +25,67 @@ NO_MODEL = (
     "There is no model to answer yet. Put a trained one into the folder “checkpoints” beside the app, or train one as "
     "the README says, and reload this page. Until then a scan can be looked at under “Mesh”."
 )
+NEEDS_MOTION = (
+    "The chosen model reads faces in motion: it takes a sequence of scans, and a face that holds still tells it "
+    "nothing. Bring one on the page “Sequence”, or choose another model in the sidebar."
+)
+MOST_NAMED = 12
+"""Most classes that a sentence lists."""
+
+REJECTED = {"no face": "This does not look like a face.", "neutral": "This face looks neutral."}
+"""What is said where a rejection row has most of the probability."""
+
 CERTAINTY = {"sure": "sure", "leaning": "leaning", "not sure": "not sure"}
 VIEW_TITLES = {"front": "Front", "left": "Left cheek", "right": "Right cheek"}
 
 
-def headline(prediction: Prediction) -> str:
+def introduction(classes: Sequence[str] | None, reads_motion: bool = False) -> str:
+    """What can be brought, and among what the answer is chosen; None where no model answers."""
+    if reads_motion:
+        return "The chosen model reads faces in motion. It answers sequences of 3D scans, not a single scan or photos."
+    bring = "Bring one face as a 3D scan or as three photos. "
+    if classes is None or tuple(classes) == EKMAN:
+        return f"{bring}You get one of six posed emotions, and how sure that is."
+    named = f" ({', '.join(map(plain, classes))})" if len(classes) <= MOST_NAMED else ""
+    return f"{bring}You get one of the {len(classes)} classes of the chosen model{named}, and how sure that is."
+
+
+def headline(prediction: Prediction | Answer) -> str:
     """The answer in one sentence, as careful as the model is certain."""
-    if prediction.rejection.get("no face", 0.0) >= 0.5:
-        return "This does not look like a face."
-    if prediction.rejection.get("neutral", 0.0) >= 0.5:
-        return "This face looks neutral."
-    adjective = ADJECTIVES[prediction.emotion]
+    row = max(prediction.rejection, key=prediction.rejection.get, default=None)
+    if row is not None and prediction.rejection[row] >= 0.5:
+        return REJECTED.get(row, f"This face fits “{row}”, which is none of the model's classes.")
     if prediction.certainty == "sure":
-        return f"This face looks {adjective}."
+        return f"This face {looks(prediction.emotion)}."
     if prediction.certainty == "leaning":
-        return f"This face leans towards {adjective}."
+        return f"This face leans towards {called(prediction.emotion)}."
     return "Hard to say: no emotion stands out."
 
 
-def confidence(prediction: Prediction) -> str:
+def looks(name: str) -> str:
+    """What a face of the class does: "looks afraid", "shows embarrassment"; quoted where the word is not known, which
+    is right for a noun and an adjective: "shows “boredom”"."""
+    return f"{'looks' if name in ADJECTIVES else 'shows'} {called(name)}"
+
+
+def called(name: str) -> str:
+    """The class inside a sentence: "afraid", "embarrassment", "a negative emotion"; quoted where it is not known."""
+    return ADJECTIVES.get(name) or NOUNS.get(name) or f"“{name}”"
+
+
+def more(name: str) -> str:
+    """What goes with "Make it look more …": "afraid", "like embarrassment"."""
+    return called(name) if name in ADJECTIVES else f"like {called(name)}"
+
+
+def expression(name: str) -> str:
+    """How a face of the class looks, as a noun: "happy expression", "expression of pain", "expression “bored”"."""
+    if name in ADJECTIVES:
+        return f"{ADJECTIVES[name]} expression"
+    return f"expression of {NOUNS[name]}" if name in NOUNS else f"expression “{name}”"
+
+
+def confidence(prediction: Prediction | Answer) -> str:
     """Certainty in words and the number behind it, such as "Sure · happy 93 %"."""
     return f"{prediction.certainty.capitalize()} · {prediction.emotion} {percent(prediction.confidence)}"
 
@@ -54,6 +98,11 @@ def percent(share: float) -> str:
     if rounded == 100 and share < 1:
         return "> 99 %"
     return f"{rounded} %"
+
+
+def plain(text: str) -> str:
+    """The text as it is, where markdown would see marks in it."""
+    return re.sub(r"[\\`*_\[\]$#~|{}]|[:<](?=[\w/!])|^>", r"\\\g<0>", text)
 
 
 def cost(timings_ms: dict[str, float]) -> str:
@@ -82,7 +131,10 @@ def model_card(card: Mapping[str, Any]) -> dict[str, list[str]]:
     tests = {name: part for name, part in (card.get("metrics") or {}).items() if isinstance(part, dict)}
     scores = {name: (part.get("emotions") or {}).get("accuracy") for name, part in tests.items()}
     measured = [f"{name}: {percent(score)}" for name, score in scores.items() if score is not None]
+    classes = card.get("classes")
     parts = {
+        "Answers with": [", ".join(map(str, classes))] if isinstance(classes, list) else [],
+        "Takes": ["sequences of 3D scans, whose motion it reads"] if card.get("temporal") is True else [],
         "Made for": [card.get("intended_use")],
         "Limits": [card.get("limits")],
         "Trained on": trained + sources,
