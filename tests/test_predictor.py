@@ -162,7 +162,8 @@ def test_a_sequence_is_the_mean_weighted_by_expressiveness(tiny, happy_scan):
     assert np.allclose(answer.curve.raw, [list(one.probabilities.values()) for one in each], rtol=0, atol=0.02)
     own = np.average(answer.curve.raw, axis=0, weights=answer.curve.expressiveness)
     assert list(answer.probabilities.values()) == pytest.approx(own.tolist(), abs=1e-9)
-    assert np.allclose(answer.curve.expressiveness, weights, rtol=0, atol=0.02) and answer.curve.emotion == answer.emotion
+    assert np.allclose(answer.curve.expressiveness, weights, rtol=0, atol=0.02)
+    assert answer.curve.emotion == answer.emotion
     assert answer.dynamic_images.shape == answer.views.shape and answer.dynamic_images.dtype == np.uint8
     assert json.loads(json.dumps(answer.to_dict(), allow_nan=False)) == answer.to_dict()
     peak = each[int(answer.curve.expressiveness.argmax())].views.astype(int)

@@ -62,7 +62,7 @@ def test_eight_classes_are_shown_and_fit_a_narrow_window(page, server, models):
     page.get_by_role("button", name="sad", exact=True).click()
     page.get_by_role("heading", name=words.headline(truth)).wait_for()
     page.locator(".js-plotly-plot .bartext").first.wait_for()
-    titles = page.locator(".js-plotly-plot .ytick text").all_inner_texts()
+    titles = page.locator(".js-plotly-plot .ytick text").all_text_contents()
     assert [title.strip() for title in titles] == [figures.title(name) for name in BP4D]
     page.set_viewport_size(NARROW)
     expect(page.locator(".bar-name").first).to_be_visible()
@@ -82,10 +82,10 @@ def test_a_model_of_motion_stays_chosen_when_a_sequence_leads_to_its_page(page, 
     )
     page.get_by_text("All frames together").wait_for()
     assert page.get_by_role("heading", level=2).first.inner_text() == words.headline(truth)
-    assert page.get_by_text(sequence.READS_ALL).is_visible()
+    page.get_by_text(sequence.READS_ALL).wait_for()
     page.locator(".js-plotly-plot .bartext").first.wait_for()
-    titles = page.locator(".js-plotly-plot .ytick text").all_inner_texts()
+    titles = page.locator(".js-plotly-plot .ytick text").all_text_contents()
     assert [title.strip() for title in titles] == [figures.title(name) for name in FOURDME]
     page.get_by_role("link", name="Prompts", exact=True).click()
     page.get_by_text("Every sentence, by class").wait_for()
-    assert page.get_by_text("the motion of all frames of takes.zip").is_visible()
+    page.get_by_text("the motion of all frames of takes.zip").wait_for()
