@@ -30,7 +30,7 @@ _NODES = 6
 
 @dataclass(frozen=True)
 class MixedViews:
-    """Settings of mixed view augmentation; the defaults trained the shipped model.
+    """Settings of mixed view augmentation; with these, but for `kinds`, the shipped model was trained.
 
     Attributes:
         size: pixels of the square result, which a model scales to its own side where they differ; in settings 0 stands
@@ -331,7 +331,7 @@ def _compose(stored, flips, angles, zooms, shifts, bends, modes, lights, backgro
     sample, bend = np.empty(7, np.float32), np.empty(4, np.float32)
     cells = bends.shape[1] - 1
     per_cell = np.float32(cells / size)
-    pitch = np.float32(2 * round(source / MARGIN / 2) / size)  # stored pixels to one of the picture
+    pitch = np.float32(2 * round(source / MARGIN / 2) / size)  # as `picture_side`, which compiled code cannot call
     zero, half, one, two = np.float32(0), np.float32(0.5), np.float32(1), np.float32(2)
     unit, middle = np.float32(1 / 255), np.float32(128 / 255)
     for n in range(count):

@@ -96,8 +96,7 @@ class RenderedIndex:
 
 @dataclass(frozen=True)
 class _Task:
-    """Paths of a record, and where its views go; frames, frame_landmarks, kind, magnify: of a
-    sequence."""
+    """Paths of a record, and where its views go; frames, frame_landmarks, kind and magnify of a sequence."""
 
     files: tuple[Path, ...]
     landmarks: Path | None
