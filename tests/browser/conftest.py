@@ -51,8 +51,11 @@ def start_server(folder: Path) -> Server:
 
 
 @pytest.fixture
-def fresh_server(checkpoint_folder) -> Iterator[Server]:
-    """A server of its own, just started."""
+def fresh_server(chromium, checkpoint_folder) -> Iterator[Server]:
+    """A server of its own, just started, when the browser is already there.
+
+    Ask for it before `page`: a page that outlives its server logs what it could not load any more.
+    """
     server = start_server(checkpoint_folder.parent)
     yield server
     server.process.terminate()

@@ -152,13 +152,13 @@ def test_the_other_viewers_draw_too(page, server, viewer):
     assert page.get_by_text("could not show").count() == 0
 
 
-def test_a_page_asked_for_first_comes_with_its_frame(page, fresh_server):
+def test_a_page_asked_for_first_comes_with_its_frame(fresh_server, page):
     page.goto(f"{fresh_server.url}/mesh")
     page.get_by_role("button", name="Forget everything").wait_for()
     assert page.get_by_role("heading", level=1).inner_text() == "The face in three dimensions"
 
 
-def test_the_first_answer_comes_soon_and_the_next_ones_at_once(page, fresh_server):
+def test_the_first_answer_comes_soon_and_the_next_ones_at_once(fresh_server, page):
     open_page(page, fresh_server)
     page.get_by_role("button", name="happy", exact=True).click()
     answer_on(page)
