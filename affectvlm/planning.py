@@ -18,6 +18,8 @@ import yaml
 from affectvlm.config import METHODS, TrainConfig, load
 
 SOURCES = ("procedural", "ict", "folder")
+CLASSES = ("ekman", "bp4d", "4dme")
+"""Prompt sets that come with the package. Generated faces show the emotions of the first alone."""
 PATHS = (
     "data.ict_path", "data.folder", "data.split", "data.cache", "run.folder", "model.start", "model.pretrained",
     "prompts.file",
@@ -95,6 +97,7 @@ class Plan:
         start: folder of the checkpoint to begin from; "" begins from random weights.
         extra: further settings as text, `section.key=value` each; they count over all others.
         folder: of all runs.
+        classes: of a folder of one's own: one of CLASSES, whose words come with it.
     """
 
     name: str
@@ -107,13 +110,14 @@ class Plan:
     start: str = ""
     extra: str = ""
     folder: str = "runs"
+    classes: str = "ekman"
 
     def overrides(self) -> list[str]:
         """The settings that differ from the defaults, as `train.py` takes them.
 
         Raises:
-            ValueError: a name, method, preset or source that there is not, a missing path, or a setting that belongs to
-                another field.
+            ValueError: a name, method, preset, source or set of classes that there is not or that does not fit, a missing
+                path, or a setting that belongs to another field.
         """
         values: dict[str, Any] = {"run.name": checked_name(self.name), "run.folder": self.folder}
         if self.method != METHODS[0]:
@@ -137,11 +141,15 @@ class Plan:
             raise ValueError(f"the path of {what} is empty; where it lies on the server's machine is needed")
         key = "data.ict_path" if self.data == "ict" else "data.folder"
         layout = {} if self.data == "ict" or self.layout == "folder" else {"data.dataset": self.layout}
+        classes = _one_of("classes", self.classes, CLASSES)
+        if classes != CLASSES[0] and (self.data == "ict" or self.mixed):
+            raise ValueError(f"classes is {classes!r}, but generated faces show those of {CLASSES[0]} alone")
         own = preset.faces if self.data == "ict" else 0  # 0 takes all of a folder
         sources, faces = [self.data], [own]
         if self.mixed:
             sources, faces = [*sources, "procedural"], [*faces, preset.faces]
-        return {"data.sources": sources, "data.train_faces": faces, key: self.path.strip(), **layout}
+        words = {"prompts.file": classes}
+        return {"data.sources": sources, "data.train_faces": faces, key: self.path.strip(), **layout, **words}
 
     def config(self) -> TrainConfig:
         """The settings checked.

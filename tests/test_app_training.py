@@ -186,6 +186,17 @@ def test_own_faces_want_a_path_and_are_checked_before_a_start(opened, root, tmp_
     assert "Training cannot work like this." in texts(app) and "Not started" not in texts(app)
 
 
+def test_own_faces_may_have_other_classes_and_synthetic_ones_are_not_added_then(opened, tmp_path):
+    app = fill(pick(opened(), OWN), "Folder or CSV file", str(tmp_path / "faces"))
+    assert "Happy, angry, disgust, fear, sad, surprise." in texts(app)
+    (classes,) = [box for box in app.selectbox if box.label == "Classes"]
+    app = whole(app.toggle[0].set_value(True).run())
+    assert "procedural" in command(app)
+    app = whole(classes.set_value("4dme").run())
+    assert "prompts.file=4dme" in command(app) and "procedural" not in command(app)
+    assert "repression" in texts(app) and not app.toggle and "Start training" in labels(app)
+
+
 def test_findings_are_shown_with_advice_and_a_warning_does_not_stop(opened, started, monkeypatch):
     found = Check(
         (Finding(WARNING, "no face shows *fear*", "Add some."),), {"train": {"sad": 3}}, {"train": 2}, "all of it"

@@ -26,6 +26,7 @@ from affectvlm.methods.multiviewvlm import draw_words
 from affectvlm.methods.rounds import Rounds
 from affectvlm.methods.smilevlm import projector
 from affectvlm.methods.unlabelled import Unlabelled, UnlabelledBatches
+from affectvlm.model import build_model
 from affectvlm.model.tuning import prepare
 from affectvlm.runs import BEST, LAST, Run, events
 from tests.two_ranks import assert_equal_to_one, run
@@ -334,6 +335,23 @@ def test_words_do_not_depend_on_who_else_is_in_the_batch():
     assert words[1:2] == draw_words(PROMPTS, [4], [3], seed=1, step=5)
     assert words[0] in PROMPTS.prompts("happy") and words[1] in PROMPTS.prompts("sad")
     assert len({draw_words(PROMPTS, [0], [7], 1, step)[0] for step in range(20)}) > 5
+
+
+def test_a_text_tower_at_rest_gives_a_prompt_the_same_bits_whoever_is_new_with_it():
+    """A training that is gone on with meets its prompts in another order."""
+    rng = np.random.default_rng(0)
+    texts = list(dict.fromkeys(PROMPTS.draw(row, None, rng) for _ in range(4) for row in PROMPTS.rows))[:21]
+    torch.manual_seed(0)
+    model, config = build_model(), config_of("affectvlm", "optim.text_lr=0")
+    tuning = tuning_of(config)
+    prepare(model, tuning)
+    one, other = (build_method(config, model, PROMPTS, tuning) for _ in range(2))
+    features = one.encode_words(texts)
+    order = rng.permutation(len(texts))
+    for part in np.split(order, [1, 3, 12]):
+        again = other.encode_words([texts[i] for i in part] * 2)
+        assert torch.equal(again, features[torch.from_numpy(part)].repeat(2, 1))
+    torch.testing.assert_close(features, model.encode_prompts(texts), rtol=0, atol=1e-6)
 
 
 # --- ranks --------------------------------------------------------------------------------------------------------

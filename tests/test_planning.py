@@ -1,13 +1,17 @@
 """Choices become settings that `train.py` takes, and give back what was meant, whatever text is in them."""
 
 import itertools
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import affectvlm
 from affectvlm.config import METHODS
-from affectvlm.planning import PRESETS, SOURCES, Plan, checked_name, places_named, resolved, settings_in, written
+from affectvlm.planning import CLASSES, PRESETS, SOURCES, Plan, checked_name, places_named, resolved, settings_in, written
+
+PROMPT_SETS = Path(affectvlm.__file__).parent / "prompt_sets"
 
 
 def test_every_choice_gives_settings_that_are_accepted():
@@ -24,6 +28,16 @@ def test_every_choice_gives_settings_that_are_accepted():
         assert config.data.train_faces[0] == (0 if data == "folder" else PRESETS[preset].faces)
         if start:
             assert config.data.scans_first == 0  # what random weights need, trained ones do not
+
+
+def test_classes_of_ones_own_faces_bring_their_words():
+    config = Plan("n", data="folder", path="/faces", layout="bp4d", classes="bp4d").config()
+    assert config.prompts.file == "bp4d" and config.data.dataset == "bp4d"
+    assert "prompts.file=bp4d" not in Plan("n", classes="bp4d").overrides()  # synthetic faces have the six emotions
+    assert set(CLASSES) == {path.stem for path in PROMPT_SETS.iterdir()}
+    for mixed, data in ((True, "folder"), (False, "ict")):
+        with pytest.raises(ValueError, match="classes is '4dme', but generated faces show those of ekman alone"):
+            Plan("n", data=data, path="/faces", mixed=mixed, classes="4dme").overrides()
 
 
 def test_presets_grow():
@@ -55,6 +69,7 @@ def test_what_an_expert_says_counts_over_the_choices():
         (Plan("n", preset="huge"), "preset is 'huge'"),
         (Plan("n", data="web"), "data is 'web'"),
         (Plan("n", data="folder", path="  "), "path of your folder or table is empty"),
+        (Plan("n", data="folder", path="/faces", classes="moods"), "classes is 'moods'; one of ekman, bp4d, 4dme"),
         (Plan("n", data="ict"), "path of ICT-FaceKit is empty"),
         (Plan("n", extra="optim.lrr=1"), "unknown setting optim.lrr; did you mean optim.lr"),
         (Plan("n", extra="more steps please"), "'more steps please' is not section.key=value"),

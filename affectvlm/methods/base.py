@@ -15,6 +15,9 @@ from affectvlm.config import OptimConfig
 from affectvlm.model import MultiviewCLIP
 from affectvlm.model.tuning import TuningConfig, optimizer_groups
 
+_TOGETHER = 8  # prompts that a text tower at rest encodes at once: four times as fast as one by one, few fillers
+_FILLERS = tuple(f"filler {place}" for place in range(_TOGETHER))
+
 
 class Method(pl.LightningModule):
     """A model in training.
@@ -43,10 +46,13 @@ class Method(pl.LightningModule):
         if any(p.requires_grad for p in self._text_parameters()):
             return self.model.encode_prompts(texts)
         with torch.no_grad():
-            for text in dict.fromkeys(texts):
-                if text not in self._known_words:
-                    # alone: rounding depends on who else is encoded, and a resumed run meets words in another order
-                    self._known_words[text] = self.model.encode_prompts([text])[0]
+            new = [text for text in dict.fromkeys(texts) if text not in self._known_words]
+            for start in range(0, len(new), _TOGETHER):
+                part = new[start : start + _TOGETHER]
+                # always as many: rounding depends on how many are encoded at once, not on which or in what order,
+                # and a resumed run meets words in another order
+                filled = [*part, *_FILLERS[len(part) :]]
+                self._known_words.update(zip(part, self.model.encode_prompts(filled), strict=False))
         return torch.stack([self._known_words[text] for text in texts])
 
     def extra_groups(self) -> Iterable[dict[str, Any]]:

@@ -7,7 +7,7 @@ from pathlib import Path
 import streamlit as st
 
 from affectvlm.config import METHODS
-from affectvlm.planning import PRESETS, Plan, places_named, settings_in
+from affectvlm.planning import CLASSES, PRESETS, Plan, places_named, settings_in
 from affectvlm.preflight import FINE, STOP, WARNING, Check, check_data
 from affectvlm.runs import RunError, free_name, is_running
 from affectvlm.starting import HOME, as_typed, command_line, start
@@ -29,6 +29,7 @@ ABOUT_DATA = {
     OWN: "A folder “class/subject/files” of scans or of pictures called front, left and right; or a CSV file with the "
     "columns file (or front, left, right), label and subject.",
 }
+CLASS_TITLES = {"ekman": "The six emotions", "bp4d": "Eight emotions (BP4D)", "4dme": "Five classes (4DME)"}
 ICONS = {WARNING: ":orange[:material/warning:]", FINE: ":green[:material/check:]"}
 
 
@@ -51,7 +52,7 @@ def _choices(root: Path) -> Plan:
         key="training_method", persist_state="session",
     )  # fmt: skip
     st.caption(ABOUT_METHODS.get(method, ""))
-    data, path, layout, mixed = _data()
+    data, path, layout, classes, mixed = _data()
     models = engine.checkpoints()
     begin = st.selectbox(
         "Begin from", [*models, RANDOM], key="training_start", persist_state="session",
@@ -70,32 +71,33 @@ def _choices(root: Path) -> Plan:
     extra = _expert()
     begin = "" if begin in (RANDOM, None) else as_typed(models[begin].resolve())
     folder = "runs" if root.resolve() == HOME / "runs" else str(root.resolve())
-    return Plan(name, method, preset, DATA[data], path, layout, mixed, begin, extra, folder)
+    return Plan(name, method, preset, DATA[data], path, layout, mixed, begin, extra, folder, classes)
 
 
-def _data() -> tuple[str, str, str, bool]:
-    """Which faces, where they lie, in which layout, and whether synthetic ones are added."""
+def _data() -> tuple[str, str, str, str, bool]:
+    """Which faces, where they lie, in which layout, with which classes, and whether synthetic ones are added."""
     data = st.segmented_control(
         "Faces", list(DATA), default=SYNTHETIC, required=True, key="training_data", persist_state="session"
     )
     st.caption(ABOUT_DATA[data])
     if data == SYNTHETIC:
-        return data, "", "folder", False
+        return data, "", "folder", CLASSES[0], False
     if not visitors.may_name_paths():
         st.info(visitors.CLOSED, icon=":material/lock:")
-        return data, "", "folder", False
+        return data, "", "folder", CLASSES[0], False
     layout = _layout() if data == OWN else "folder"
     title = "Folder of ICT-FaceKit, or a packed ict_face.npz" if data == ICT else "Folder or CSV file"
     path = st.text_input(
         f"{title}, on the machine that runs the app", key=f"training_path_{DATA[data]}", persist_state="session",
         placeholder="/home/me/ICT-FaceKit" if data == ICT else "/home/me/my_scans",
     )  # fmt: skip
-    mixed = st.toggle(
+    classes = _classes() if data == OWN else CLASSES[0]
+    mixed = classes == CLASSES[0] and st.toggle(
         "Add synthetic faces", key=f"training_mixed_{DATA[data]}", persist_state="session",
         help="They show every emotion, so that the model does not forget one that your faces lack.",
     )  # fmt: skip
     path = path.strip().strip("\"'")
-    return data, str(HOME / Path(path).expanduser()) if path else "", layout, mixed
+    return data, str(HOME / Path(path).expanduser()) if path else "", layout, classes, mixed
 
 
 def _layout() -> str:
@@ -109,6 +111,19 @@ def _layout() -> str:
         format_func=lambda name: "class/subject/files, or a CSV file" if name == "folder" else name,
         help="The data sets of research lie in folders of their own making; choose yours by name.",
     )  # fmt: skip
+
+
+def _classes() -> str:
+    """What the faces are told apart into, with the words for it."""
+    from affectvlm.prompts import PromptSet
+
+    classes = st.selectbox(
+        "Classes", CLASSES, key="training_classes", persist_state="session", format_func=CLASS_TITLES.get,
+        help="The folders, or the labels of the table, must have these names. Other classes need a file of words: "
+        "prompts.file=PATH in the settings for experts.",
+    )  # fmt: skip
+    st.caption(", ".join(PromptSet.load(classes).classes).capitalize() + ".")
+    return classes
 
 
 def _expert() -> str:
