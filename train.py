@@ -30,14 +30,21 @@ from torch.utils.data import DataLoader
 
 from affectvlm.adaptation import ADAPTATION, measure, observer
 from affectvlm.config import TrainConfig, load, to_dict
-from affectvlm.data import FaceSet, RenderedFaces, build
+from affectvlm.data import RenderedFaces, build
 from affectvlm.datasets import Index, index_dataset, parse_option, read_split, render_index, split_subjects
 from affectvlm.datasets.unlabelled import index_unlabelled, without_labels
 from affectvlm.fitting import Keeping, TrainingError, callbacks, choose_weights, take_average
 from affectvlm.launching import fast_precision, place, rank, threads_per_process, trainer_options, watch_parent
 from affectvlm.methods.affectvlm import separate_words
 from affectvlm.methods.base import Method
-from affectvlm.methods.building import build_batches, build_method, picture_size, tuning_of, uses_pseudo_labels
+from affectvlm.methods.building import (
+    build_batches,
+    build_method,
+    face_sets,
+    picture_size,
+    tuning_of,
+    uses_pseudo_labels,
+)  # fmt: skip
 from affectvlm.methods.gathering import synchronise_batch_norm
 from affectvlm.methods.rounds import Rounds
 from affectvlm.methods.scoring import cases, face_logits, predictions, report
@@ -272,19 +279,15 @@ def folders_of(
     folders: list[Path] = []
     counts: list[int | None] = []
     for source, train_faces in zip(data.sources, data.train_faces, strict=True):
-        count = {"train": train_faces, "validation": data.validation_faces, "test": data.test_faces}[split]
         if source in ("folder", "unlabelled"):
             if config.unsupervised and train_faces:  # the first of a folder are those of its first class
                 raise ValueError(f"data.train_faces is {train_faces} for a folder; {config.method} takes all of it: 0")
             folders.append(rendered(own, split, config, say))
-            counts.append(count if split == "train" and count else None)
+            counts.append(train_faces if split == "train" and train_faces else None)
             continue
-        settings = FaceSet(
-            source, split, count, damaged=split != "test", size=config.views.size,
-            model_path=data.ict_path if source == "ict" else "",
-        )  # fmt: skip
-        folders.append(build(settings, data.cache, data.workers))
-        counts.append(count)
+        for settings in face_sets(data, source, split, config.views.size):
+            folders.append(build(settings, data.cache, data.workers))
+            counts.append(settings.count)
     return folders, counts
 
 

@@ -29,10 +29,13 @@ METHODS = ("affectvlm", "multiviewvlm", "smilevlm", "mifar")
 class DataConfig:
     """Which faces: `train_faces` and the others are numbers per source; `cache` keeps rendered views.
 
-    A count of 0 in `train_faces` takes all of a folder. `folder` is a folder of your own scans or view triples, or a
-    CSV file about them, or a data set in the layout that `dataset` names (source "folder"); `split_seed` decides which
-    of its subjects are trained on, or `split`, a JSON file {"train": [record ids], "validation": ..., "test": ...}. As
-    source "unlabelled" it is any folder with faces, all of them trained on by a method that reads no label.
+    `clean_faces` are generated training faces beside those, one number a source, without damage and pose error; and
+    `wide_faces` of each generated source join validation, as clean, and as unlike each other as those of training: the
+    calibration then knows such faces too. A count of 0 in `train_faces` takes all of a folder. `folder` is a folder of
+    your own scans or view triples, or a CSV file about them, or a data set in the layout that `dataset` names (source
+    "folder"); `split_seed` decides which of its subjects are trained on, or `split`, a JSON file {"train": [record
+    ids], "validation": ..., "test": ...}. As source "unlabelled" it is any folder with faces, all of them trained on by
+    a method that reads no label.
     `options` are name=value pairs for the data set's indexer (exclude=faults.txt, sheet=labels.csv, ...).
     `photos` False trains on scans alone; `scans_first` does so for as many steps at the start, which random weights
     need.
@@ -51,6 +54,8 @@ class DataConfig:
     split: str = ""
     split_seed: int = 0
     train_faces: tuple[int, ...] = (4096,)
+    clean_faces: tuple[int, ...] = ()
+    wide_faces: int = 0
     validation_faces: int = 512
     test_faces: int = 512
     photos: bool = True
@@ -67,6 +72,11 @@ class DataConfig:
             raise ValueError(
                 f"data.train_faces has {len(self.train_faces)} numbers for {len(self.sources)} data.sources; "
                 "one each is needed"
+            )
+        if self.clean_faces and len(self.clean_faces) != len(self.sources):
+            raise ValueError(
+                f"data.clean_faces has {len(self.clean_faces)} numbers for {len(self.sources)} data.sources; one each, "
+                "0 where none are wanted, or none at all is needed"
             )
         if self.image_kind not in ("normals", "shaded", "textured"):
             raise ValueError(f"data.image_kind is {self.image_kind!r}; normals, shaded or textured is needed")

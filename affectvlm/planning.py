@@ -116,7 +116,7 @@ class Plan:
         """The settings that differ from the defaults, as `train.py` takes them.
 
         Raises:
-            ValueError: a name, method, preset, source or set of classes that there is not or that does not fit, a missing
+            ValueError: a name, method, preset, source or set of classes that there is not or does not fit, a missing
                 path, or a setting that belongs to another field.
         """
         values: dict[str, Any] = {"run.name": checked_name(self.name), "run.folder": self.folder}

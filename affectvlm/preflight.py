@@ -20,6 +20,7 @@ import numpy as np
 from affectvlm.config import DataConfig, TrainConfig
 from affectvlm.datasets import Index, Record, check_disjoint, index_dataset, parse_option, read_split, split_subjects
 from affectvlm.datasets.records import listed
+from affectvlm.datasets.splits import SPLITS
 
 STOP, WARNING, FINE = "stop", "warning", "fine"
 SAMPLED = 24
@@ -146,15 +147,15 @@ def _check_disk(config: TrainConfig, home: Path) -> list[Finding]:
 
 def _missing_bytes(data: DataConfig, home: Path, size: int) -> int:
     from affectvlm.augmentation.views import CHANNELS, stored_side
-    from affectvlm.data import SHARD, FaceSet
+    from affectvlm.data import SHARD
+    from affectvlm.methods.building import face_sets
     from affectvlm.rendering import DEFAULT_YAWS
 
     shards = 0
-    for source, train in zip(data.sources, data.train_faces, strict=True):
-        counts = {"train": train, "validation": data.validation_faces, "test": data.test_faces}
-        for split, count in counts.items() if source != "folder" else ():
-            folder = home / data.cache / FaceSet(source, split, count, damaged=split != "test", size=size).key()
-            wanted = {f"shard_{number:04d}.json" for number in range(-(-count // SHARD))}
+    for source in set(data.sources) & {"procedural", "ict"}:
+        for faces in (one for split in SPLITS for one in face_sets(data, source, split, size)):
+            folder = home / data.cache / faces.key()
+            wanted = {f"shard_{number:04d}.json" for number in range(-(-faces.count // SHARD))}
             shards += len(wanted - {file.name for file in folder.glob("shard_*.json")})
     return shards * SHARD * len(DEFAULT_YAWS) * stored_side(size) ** 2 * CHANNELS
 

@@ -163,9 +163,7 @@ class PromptSet:
         """Classes, then rejection rows: the order of the text bank."""
         return self.classes + self.rejection
 
-    def prompts(
-        self, row: str, metadata: Mapping[str, Any] | None = None, held_out: bool = False
-    ) -> tuple[str, ...]:
+    def prompts(self, row: str, metadata: Mapping[str, Any] | None = None, held_out: bool = False) -> tuple[str, ...]:
         """Every prompt of a class or rejection row, without repeats, in a fixed order.
 
         Args:

@@ -8,6 +8,7 @@ import pytest
 
 from affectvlm.augmentation import scans
 from affectvlm.augmentation.views import (
+    CHANNELS,
     DIRECTIONS,
     NORMALS,
     PICTURE,
@@ -105,6 +106,23 @@ def test_each_view_draws_its_own_change_unless_told_otherwise(stored):
     )[0]
     assert not np.array_equal(mixed[0], mixed[1])
     np.testing.assert_array_equal(same[0], same[1])
+
+
+def test_calm_samples_change_a_quarter_as_much_and_as_often():
+    views, photo = np.zeros((4000, 2, 1, 1, CHANNELS), np.uint8), np.zeros(4000, bool)
+    settings = {"size": 32, "occlusion": 0.4, "noise": 0.8, "blur": 0.8}
+    wild, calm = (
+        draw(views, photo, MixedViews(calm=share, **settings), np.random.default_rng(0)) for share in (0.0, 1.0)
+    )
+    for measure in (
+        lambda d: d.angle.std(), lambda d: np.log(d.zoom).std(), lambda d: d.shift.std(), lambda d: d.bends[..., 0].std(),
+        lambda d: d.bends[..., 2].std(), lambda d: (d.noise > 0).mean(), lambda d: (d.blur > 0).mean(),
+        lambda d: (d.patch > 0).any(axis=1).mean(),
+    ):  # fmt: skip
+        assert measure(calm) == pytest.approx(measure(wild) / 4, rel=0.1)
+    half = draw(views, photo, MixedViews(calm=0.5, **settings), np.random.default_rng(0))
+    moved = np.abs(half.bends).max(axis=(1, 2, 3)) / np.abs(wild.bends).max()
+    assert (moved.reshape(-1, 2) < 0.28).all(axis=1).mean() == pytest.approx(0.5, abs=0.03)  # whole samples, not views
 
 
 def test_photo_like_samples_are_never_shown_as_normals(stored):

@@ -7,6 +7,7 @@ import pytest
 
 from affectvlm.augmentation.on_device import unpack
 from affectvlm.augmentation.views import MixedViews
+from affectvlm.config import DataConfig
 from affectvlm.data import (
     LABELS,
     FaceSet,
@@ -20,6 +21,7 @@ from affectvlm.data import (
     shuffled,
 )
 from affectvlm.emotions import EKMAN
+from affectvlm.methods.building import face_sets
 from affectvlm.prompts import PromptSet
 
 
@@ -79,6 +81,55 @@ def test_settings_name_the_cache_and_the_place_of_the_model_does_not():
     base = FaceSet("ict", "train", 100, model_path="a")
     assert base.key() == FaceSet("ict", "train", 900, model_path="b").key()
     assert base.key() != FaceSet("ict", "train", 100, seed=1).key()
+    assert base.key() != FaceSet("ict", "train", 100, wide=True).key()
+
+
+def test_another_seed_shows_other_people(model):
+    one, other = (make_face(model, FaceSet("procedural", "train", 20, size=16, seed=seed), 0)[1] for seed in (0, 1))
+    assert one["subject"] != other["subject"]
+
+
+def test_wide_faces_lie_outside_the_span_of_their_model(model, monkeypatch):
+    """Training always has them; elsewhere a set asks for them."""
+    done: list[str] = []
+    for name in ("restyle", "reshape"):
+        monkeypatch.setattr(generated, name, lambda scan, *rest, name=name: done.append(name) or scan)
+    monkeypatch.setattr(type(model), "sample_identity", _noted(type(model).sample_identity, done))
+    for split, wide in (("validation", False), ("validation", True), ("train", False), ("test", False)):
+        done.clear()
+        faces = FaceSet("procedural", split, 30, damaged=False, size=16, wide=wide)
+        records = [make_face(model, faces, i)[1] for i in range(30)]
+        shown = sum(record["units"] is not None for record in records)
+        if wide or split == "train":
+            assert done.count("spread") == shown and 0 < done.count("restyle") < shown > done.count("reshape") > 0
+        else:
+            assert done == []
+
+
+def _noted(original, done: list[str]):
+    def sample_identity(self, rng, **wide):
+        done.extend(wide)
+        return original(self, rng, **wide)
+
+    return sample_identity
+
+
+def test_settings_say_which_sets_are_made():
+    data = DataConfig(("procedural", "ict"), "m", train_faces=(8, 9), clean_faces=(5, 0), wide_faces=4)
+    train, clean = face_sets(data, "procedural", "train", 64)
+    assert (train.count, train.damaged, clean.count, clean.damaged, clean.size) == (8, True, 5, False, 64)
+    assert train.seed != clean.seed and (train.model_path, face_sets(data, "ict", "train", 64)[0].model_path) == (
+        "",
+        "m",
+    )
+    assert [faces.count for faces in face_sets(data, "ict", "train", 64)] == [9]
+    usual, wide = face_sets(data, "ict", "validation", 64)
+    assert (usual.count, usual.wide, usual.damaged) == (512, False, True)
+    assert (wide.count, wide.wide, wide.damaged, wide.split) == (4, True, False, "validation")
+    (test,) = face_sets(data, "ict", "test", 64)
+    assert not test.damaged and not test.wide
+    with pytest.raises(ValueError, match="data.clean_faces has 1 numbers for 2 data.sources"):
+        DataConfig(("procedural", "ict"), "m", train_faces=(8, 9), clean_faces=(5,))
 
 
 def test_batches_repeat_by_step_and_cover_every_face_once_an_epoch(cache):

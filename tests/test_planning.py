@@ -9,7 +9,17 @@ from hypothesis import strategies as st
 
 import affectvlm
 from affectvlm.config import METHODS
-from affectvlm.planning import CLASSES, PRESETS, SOURCES, Plan, checked_name, places_named, resolved, settings_in, written
+from affectvlm.planning import (
+    CLASSES,
+    PRESETS,
+    SOURCES,
+    Plan,
+    checked_name,
+    places_named,
+    resolved,
+    settings_in,
+    written,
+)
 
 PROMPT_SETS = Path(affectvlm.__file__).parent / "prompt_sets"
 

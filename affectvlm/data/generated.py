@@ -60,6 +60,7 @@ class FaceSet:
         damaged: True for what real scans bring and photo-like views; False for clean cropped faces.
         size: pixels of the pictures to be taken from the stored views, which are larger (`augmentation.views.MARGIN`).
         intensity: lowest and highest; drawn evenly.
+        wide: True for shapes and movements outside the face model's span, which "train" always has.
     """
 
     source: str
@@ -72,10 +73,13 @@ class FaceSet:
     intensity: tuple[float, float] = (0.25, 1.0)
     seed: int = 0
     model_path: str = ""
+    wide: bool = False
 
     def key(self) -> str:
         """Names the cache folder: settings, without the place the model lies at."""
         settings = {k: v for k, v in asdict(self).items() if k not in ("model_path", "count")}
+        if not self.wide:
+            del settings["wide"]  # caches from before it keep their names
         text = json.dumps(settings | {"content": CONTENT}, sort_keys=True)
         return f"{self.source}-{self.split}-{hashlib.sha256(text.encode()).hexdigest()[:10]}"
 
@@ -160,15 +164,14 @@ def draw_record(faces: FaceSet, index: int) -> tuple[dict, dict[str, float], np.
     intensity = float(rng.uniform(*faces.intensity)) if label < len(EKMAN) else 0.0
     photo = faces.damaged and rng.random() < faces.photo_share
     no_face = LABELS[label] == "no face"
+    person, other = _person(faces, index), f"-{faces.seed}" if faces.seed else ""
     units = {} if no_face else sample_expression(LABELS[label], intensity, rng)
     both = {name: sum(sides) / 2 for name, sides in sided(units).items()}
     record = {
         "label": label,
         "intensity": round(intensity, 3),
         "photo": bool(photo),
-        "subject": f"object-{faces.split}-{index}"
-        if no_face
-        else f"{faces.source}-{faces.split}-{_person(faces, index)}",
+        "subject": (f"object-{faces.split}-{index}" if no_face else f"{faces.source}-{faces.split}-{person}") + other,
         "source": faces.source,
         "units": None if no_face else [round(both.get(name, 0.0), 3) for name in UNITS],
     }
@@ -184,16 +187,17 @@ def make_face(model, faces: FaceSet, index: int) -> tuple[np.ndarray, dict]:
     else:
         split = {"train": 0, "validation": 1, "test": 2}[faces.split]
         # Training sees wider shapes than the scores are taken on: faces of other families lie outside this one's span.
-        wide = {"spread": float(rng.uniform(0.7, 1.35))} if faces.split == "train" else {}
-        identity = model.sample_identity(np.random.default_rng([faces.seed, split, 1, _person(faces, index)]), **wide)
+        wide = faces.wide or faces.split == "train"
+        spread = {"spread": float(rng.uniform(0.7, 1.35))} if wide else {}
+        identity = model.sample_identity(np.random.default_rng([faces.seed, split, 1, _person(faces, index)]), **spread)
         record["metadata"] = described(identity)
         options = {}
         if model.name == "ict" and faces.damaged and not record["photo"]:
             options = {"without": [part for part in _LOOSE_PARTS if rng.random() < 0.3]}
         scan = model.generate(identity, units, **options)
-        if faces.split == "train" and rng.random() < 0.6:
+        if wide and rng.random() < 0.6:
             scan = restyle(scan, model.generate(identity, {}, **options), rng)
-        if faces.split == "train" and rng.random() < 0.75:
+        if wide and rng.random() < 0.75:
             scan = reshape(scan, rng)
     return store(_draw(scan, faces, record["photo"], rng)), record
 

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from torch.utils.data import IterableDataset
 
-from affectvlm.config import TrainConfig
-from affectvlm.data import MixedBatches, RenderedFaces
+from affectvlm.config import DataConfig, TrainConfig
+from affectvlm.data import FaceSet, MixedBatches, RenderedFaces
 from affectvlm.losses import AffectVLMLoss, MifarLoss, MultiviewVLMLoss, SmileVLMLoss
 from affectvlm.methods.affectvlm import AffectVLM
 from affectvlm.methods.base import Method
@@ -34,6 +35,19 @@ def build_method(config: TrainConfig, model: MultiviewCLIP, prompts: PromptSet, 
 def uses_pseudo_labels(method: Method) -> bool:
     """Whether `rounds.Rounds` has to go with its training."""
     return isinstance(method, Pseudolabelled)
+
+
+def face_sets(data: DataConfig, source: str, split: str, size: int) -> list[FaceSet]:
+    """The generated faces of one source and split, for pictures of `size` pixels."""
+    number = data.sources.index(source)
+    count = {"train": data.train_faces[number], "validation": data.validation_faces, "test": data.test_faces}[split]
+    made = partial(FaceSet, source, split, size=size, model_path=data.ict_path if source == "ict" else "")
+    sets = [made(count, damaged=split != "test")]
+    if split == "train" and data.clean_faces:
+        sets.append(made(data.clean_faces[number], damaged=False, seed=1))  # other people
+    if split == "validation":
+        sets.append(made(data.wide_faces, damaged=False, seed=1, wide=True))
+    return [faces for faces in sets if faces.count]
 
 
 def build_batches(

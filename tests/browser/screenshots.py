@@ -1,7 +1,7 @@
 """Pictures of every page of the app, taken from the app.
 
-    python -m tests.browser.screenshots docs/images                        # those of the README
-    python -m tests.browser.screenshots looks --dark --width 400           # to look at another appearance
+python -m tests.browser.screenshots docs/images                        # those of the README
+python -m tests.browser.screenshots looks --dark --width 400           # to look at another appearance
 """
 
 from __future__ import annotations
