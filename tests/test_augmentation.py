@@ -115,7 +115,8 @@ def test_calm_samples_change_a_quarter_as_much_and_as_often():
         draw(views, photo, MixedViews(calm=share, **settings), np.random.default_rng(0)) for share in (0.0, 1.0)
     )
     for measure in (
-        lambda d: d.angle.std(), lambda d: np.log(d.zoom).std(), lambda d: d.shift.std(), lambda d: d.bends[..., 0].std(),
+        lambda d: d.angle.std(), lambda d: np.log(d.zoom).std(), lambda d: d.shift.std(),
+        lambda d: d.bends[..., 0].std(),
         lambda d: d.bends[..., 2].std(), lambda d: (d.noise > 0).mean(), lambda d: (d.blur > 0).mean(),
         lambda d: (d.patch > 0).any(axis=1).mean(),
     ):  # fmt: skip

@@ -8,7 +8,7 @@ batches     `MixedBatches`: an endless shuffle of them, augmented
     batches = MixedBatches(RenderedFaces([folder]), MixedViews(size=112), batch=64, steps=600, seed=0)
 """
 
-from affectvlm.data.batches import MixedBatches, sample_weight, shuffled, shuffled_rows
+from affectvlm.data.batches import Batches, MixedBatches, sample_weight, shuffled, shuffled_rows
 from affectvlm.data.faces import RenderedFaces, class_name, open_shard, picture_mode
 from affectvlm.data.generated import (
     LABELS,
@@ -29,6 +29,7 @@ __all__ = [
     "REJECTION",
     "SHARD",
     "UNITS",
+    "Batches",
     "FaceSet",
     "MixedBatches",
     "RenderedFaces",

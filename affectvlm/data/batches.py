@@ -34,23 +34,16 @@ def shuffled_rows(seed: int, step: int, batch: int, count: int) -> np.ndarray:
     return np.array([orders[place // count][place % count] for place in places], np.int64)
 
 
-class MixedBatches(IterableDataset):
-    """An endless shuffle of rendered faces, cut into augmented batches; batch `step` depends on seed and step alone.
+class Batches(IterableDataset):
+    """An endless shuffle of faces, cut into augmented batches; batch `step` depends on seed and step alone.
 
-    Yields dicts: views (B, `per_sample`, 3, size, size) uint8 (or packed, which makes them on a GPU), labels (B,)
-    int64, bears (B, rows) bool, units (B, U) float32, weight (B,) float32, and prompts, B tuples of `per_sample`
-    strings: every view's own, drawn anew, about one of the sample's labels; words (B, `per_sample`) int64 says which.
     With several loader workers, worker w makes every w-th batch; the loader takes them in turn, so the order is that
-    of the steps.
-
-    Of several ranks, each makes its own rows of the batch; put together they are the batch of a single rank, number
-    for number, so that a run can go on with another number of ranks.
+    of the steps. Of several ranks, each makes its own rows of the batch; put together they are the batch of a single
+    rank, number for number, so that a run can go on with another number of ranks.
 
     Args:
-        prompts: draws each view's prompt; None yields none.
-        metadata: whether prompts may say what a record knows of its subject.
-        scans_first: steps at the start that show scans alone, nearly all as surface directions and none covered: with
-            everything at once, random weights find nothing to begin with.
+        faces: what is shown. views: how it is augmented. batch: rows of all ranks together.
+        steps: at which to end. start: the first one.
         rank, ranks: whose rows of the `batch` are made.
         on_device: leave the pixels to the GPU: the batch holds "packed" for `augmentation.on_device.unpack` instead of
             "views".
@@ -61,6 +54,52 @@ class MixedBatches(IterableDataset):
 
     CHUNK = 4
     """Rows that share a generator: what a row becomes must not depend on how many ranks share the batch."""
+
+    def __init__(
+        self, faces: Any, views: MixedViews, batch: int, steps: int, seed: int, start: int, rank: int, ranks: int,
+        on_device: bool,
+    ) -> None:  # fmt: skip
+        if ranks > 1 and batch % (self.CHUNK * ranks):
+            raise ValueError(f"a batch of {batch} for {ranks} ranks; a multiple of {self.CHUNK * ranks} is needed")
+        self.faces, self.views, self.batch, self.steps, self.seed = faces, views, batch, steps, seed
+        self.start, self.rank, self.ranks, self.on_device = start, rank, ranks, on_device
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        worker = get_worker_info()
+        number, workers = (worker.id, worker.num_workers) if worker else (0, 1)
+        for step in range(self.start + number, self.steps, workers):
+            yield self.make(step)
+
+    def make(self, step: int) -> dict[str, Any]:
+        """This rank's rows of batch `step`."""
+        raise NotImplementedError
+
+    def own_rows(self, step: int, count: int) -> tuple[np.ndarray, int]:
+        """Which of `count` faces are this rank's rows of batch `step`, each face once in every pass over them; and the
+        number, among those of the whole batch, of their first chunk."""
+        share = self.batch // self.ranks
+        rows = shuffled_rows(self.seed, step, self.batch, count)[self.rank * share : (self.rank + 1) * share]
+        return rows, self.rank * share // self.CHUNK
+
+
+class MixedBatches(Batches):
+    """Batches of rendered faces, with their labels and with words for each view.
+
+    Yields dicts: views (B, `per_sample`, 3, size, size) uint8 (or packed, which makes them on a GPU), labels (B,)
+    int64, bears (B, rows) bool, units (B, U) float32, weight (B,) float32, and prompts, B tuples of `per_sample`
+    strings: every view's own, drawn anew, about one of the sample's labels; words (B, `per_sample`) int64 says which.
+
+    Args:
+        per_sample: 3 views, or 2: the front and one side.
+        prompts: draws each view's prompt; None yields none.
+        metadata: whether prompts may say what a record knows of its subject.
+        scans_first: steps at the start that show scans alone, nearly all as surface directions and none covered: with
+            everything at once, random weights find nothing to begin with.
+        The others as `Batches`.
+
+    Raises:
+        ValueError: as `Batches`.
+    """
 
     def __init__(
         self,
@@ -78,30 +117,17 @@ class MixedBatches(IterableDataset):
         ranks: int = 1,
         on_device: bool = False,
     ) -> None:
-        if ranks > 1 and batch % (self.CHUNK * ranks):
-            raise ValueError(f"a batch of {batch} for {ranks} ranks; a multiple of {self.CHUNK * ranks} is needed")
-        self.faces, self.views, self.batch = faces, views, batch
-        self.steps, self.seed, self.start, self.per_sample = steps, seed, start, per_sample
-        self.prompts, self.metadata, self.rank, self.ranks = prompts, metadata, rank, ranks
-        self.on_device = on_device
+        super().__init__(faces, views, batch, steps, seed, start, rank, ranks, on_device)
+        self.per_sample, self.prompts, self.metadata = per_sample, prompts, metadata
         scans = np.flatnonzero(~faces.photo)
         self.scans_first = scans_first if len(scans) else 0
         easy = replace(views, kinds=(0.9, 0.1, 0.0), occlusion=0.0, blur=min(views.blur, 0.1))
         self._early, self._later = (scans, easy), (np.arange(len(faces)), views)
 
-    def __iter__(self) -> Iterator[dict[str, Any]]:
-        worker = get_worker_info()
-        number, workers = (worker.id, worker.num_workers) if worker else (0, 1)
-        for step in range(self.start + number, self.steps, workers):
-            yield self.make(step)
-
     def make(self, step: int) -> dict[str, Any]:
-        """This rank's rows of batch `step`."""
         pool, views = self._early if step < self.scans_first else self._later
-        rows = pool[shuffled_rows(self.seed, step, self.batch, len(pool))]
-        share = self.batch // self.ranks
-        chosen = rows[self.rank * share : (self.rank + 1) * share]
-        first = self.rank * share // self.CHUNK
+        rows, first = self.own_rows(step, len(pool))
+        chosen = pool[rows]
         chunks = [
             self._chunk(part, views, np.random.default_rng([self.seed, 1, step, first + number]))
             for number, part in enumerate(np.split(chosen, range(self.CHUNK, len(chosen), self.CHUNK)))

@@ -16,11 +16,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import IterableDataset, get_worker_info
 
 from affectvlm.augmentation.on_device import pack
 from affectvlm.augmentation.views import Draws, MixedViews, draw, join, show
-from affectvlm.data import MixedBatches, open_shard, picture_mode, shuffled_rows
+from affectvlm.data import Batches, open_shard, picture_mode
 
 
 class Unlabelled:
@@ -96,25 +95,20 @@ def fingerprint(views: np.ndarray) -> bytes:
     return hashlib.blake2b(np.ascontiguousarray(views), digest_size=16).digest()
 
 
-class UnlabelledBatches(IterableDataset):
-    """As `data.MixedBatches`, of faces without labels: batch `step` depends on seed and step alone, and the rows of
-    several ranks put together are the batch of a single one.
+class UnlabelledBatches(Batches):
+    """Batches of faces without labels.
 
     Yields dicts with index (B,) int64 of the faces, and views (B, `distortions` * 3, 3, size, size) uint8; or packed, a
     list of what makes them on a GPU (`augmentation.on_device`). Nothing else.
 
     Args:
         distortions: how often each view is drawn, each time with an augmentation of its own; all three views of the
-            first drawing come first.
-        rank, ranks: whose rows of the `batch` are made.
-        on_device: leave the pixels to the GPU.
+            first drawing come first. The others as `data.Batches`.
 
     Raises:
         TypeError: faces that could tell a label.
-        ValueError: a batch that the ranks cannot share in chunks of CHUNK rows.
+        ValueError: as `data.Batches`.
     """
-
-    CHUNK = MixedBatches.CHUNK
 
     def __init__(
         self,
@@ -131,32 +125,17 @@ class UnlabelledBatches(IterableDataset):
     ) -> None:
         if not isinstance(faces, Unlabelled):
             raise TypeError(f"faces are {type(faces).__name__}; Unlabelled is needed, which cannot tell a label")
-        if ranks > 1 and batch % (self.CHUNK * ranks):
-            raise ValueError(f"a batch of {batch} for {ranks} ranks; a multiple of {self.CHUNK * ranks} is needed")
-        self.faces, self.views, self.batch, self.steps, self.seed = faces, views, batch, steps, seed
-        self.start, self.distortions, self.rank, self.ranks, self.on_device = start, distortions, rank, ranks, on_device
-
-    def __iter__(self) -> Iterator[dict[str, Any]]:
-        worker = get_worker_info()
-        number, workers = (worker.id, worker.num_workers) if worker else (0, 1)
-        for step in range(self.start + number, self.steps, workers):
-            yield self.make(step)
+        super().__init__(faces, views, batch, steps, seed, start, rank, ranks, on_device)
+        self.distortions = distortions
 
     def make(self, step: int) -> dict[str, Any]:
-        """This rank's rows of batch `step`."""
-        share = self.batch // self.ranks
-        chosen = self._rows(step)[self.rank * share : (self.rank + 1) * share]
-        first = self.rank * share // self.CHUNK
+        chosen, first = self.own_rows(step, len(self.faces))
         stored = self.faces.views(chosen)
         drawn = [self._draws(stored, chosen, step, first, twin) for twin in range(self.distortions)]
         index = torch.from_numpy(chosen)
         if self.on_device:
             return {"index": index, "packed": [pack(stored, draws) for draws in drawn]}
         return {"index": index, "views": torch.from_numpy(np.concatenate([show(stored, d) for d in drawn], axis=1))}
-
-    def _rows(self, step: int) -> np.ndarray:
-        """(batch,) int64: which faces batch `step` shows, of all ranks; each once in every pass over them."""
-        return shuffled_rows(self.seed, step, self.batch, len(self.faces))
 
     def _draws(self, stored: np.ndarray, chosen: np.ndarray, step: int, first: int, twin: int) -> Draws:
         parts = []
