@@ -44,7 +44,7 @@ from affectvlm.methods.building import (
     picture_size,
     tuning_of,
     uses_pseudo_labels,
-)  # fmt: skip
+)
 from affectvlm.methods.gathering import synchronise_batch_norm
 from affectvlm.methods.rounds import Rounds
 from affectvlm.methods.scoring import cases, face_logits, predictions, report

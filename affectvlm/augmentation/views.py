@@ -30,7 +30,7 @@ _NODES = 6
 
 @dataclass(frozen=True)
 class MixedViews:
-    """Settings of mixed view augmentation; with these, but for `kinds`, the shipped model was trained.
+    """Settings of mixed view augmentation; with these, but for `kinds` and `calm`, the shipped model was trained.
 
     Attributes:
         size: pixels of the square result, which a model scales to its own side where they differ; in settings 0 stands
