@@ -15,6 +15,7 @@ import functools
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.nn import functional
 from torch.autograd.function import once_differentiable
 
 _PLAIN = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
@@ -46,7 +47,7 @@ def synchronise_batch_norm(module: nn.Module) -> nn.Module:
     """Make every batch normalisation inside `module` take its training statistics from the batches of all ranks.
 
     The layers change in place and keep parameters, buffers and hooks, so optimisers and checkpoints see no difference.
-    On CUDA they do as torch.nn.SyncBatchNorm; elsewhere, where that one refuses, the same in plain operations. In
+    On CUDA they do as torch.nn.SyncBatchNorm; elsewhere, where that one refuses, the same with kernels of the CPU. In
     evaluation mode, and where there is one process, they do as before. Running statistics are the same on all ranks.
     In training mode all ranks must run the layers together; their batches may differ in size.
 
@@ -87,17 +88,10 @@ class _AcrossRanks:
     @torch.compiler.disable
     def _normalise(self, x: Tensor) -> Tensor:
         self._check_input_dim(x)
-        # as autocast has it: statistics and arithmetic in float32 at least, the result in the dtype that came
-        wide = x.to(torch.promote_types(x.dtype, torch.float32))
-        mean, variance, count = _statistics(wide)
+        mean, variance, count = _statistics(x)
         if self.track_running_stats:
-            self._remember(mean.detach(), variance.detach() * (count / (count - 1)))
-        scale = torch.rsqrt(variance + self.eps)
-        scale = scale if self.weight is None else scale * self.weight
-        shape = (-1, *[1] * (x.ndim - 2))
-        y = (wide - mean.view(shape)) * scale.view(shape)
-        y = y if self.bias is None else y + self.bias.view(shape)
-        return y.to(x.dtype)
+            self._remember(mean, variance * (count / (count - 1)))
+        return _Normalise.apply(x, self.weight, self.bias, mean, variance, count, self.eps)
 
     @torch.no_grad()
     def _remember(self, mean: Tensor, variance: Tensor) -> None:
@@ -112,8 +106,10 @@ def _across_ranks(kind: type[nn.Module]) -> type[nn.Module]:
     return type(f"{kind.__name__}AcrossRanks", (_AcrossRanks, kind), {})
 
 
+@torch.no_grad()
 def _statistics(x: Tensor) -> tuple[Tensor, Tensor, int]:
-    """Mean and variance (C,) of the channels of all ranks, with gradient, and how many values of a channel there are.
+    """Mean and variance (C,) of the channels of all ranks, and how many values of a channel there are; float32 at
+    least. Their gradient is part of `_Normalise`.
 
     Means and centred variances are put together, not sums of squares: those cancel where a mean is large.
 
@@ -121,9 +117,13 @@ def _statistics(x: Tensor) -> tuple[Tensor, Tensor, int]:
         ValueError: a rank without rows, or one value of a channel in all, which has no variance; on all ranks alike.
     """
     channels = x.shape[1]
-    variance, mean = torch.var_mean(x, [axis for axis in range(x.ndim) if axis != 1], correction=0)
-    own = torch.cat([mean, variance, mean.new_tensor([x.numel() // channels])])
-    means, variances, counts = _Gather.apply(own[None]).split([channels, channels, 1], dim=1)
+    wide = torch.promote_types(x.dtype, torch.float32)
+    own = torch.full((2 * channels + 1,), x.numel() // channels, dtype=wide, device=x.device)
+    if x.numel():
+        # the dtype of running statistics is that of the result: without them bf16 would be rounded to bf16
+        unused = torch.zeros(channels, dtype=wide, device=x.device), torch.ones(channels, dtype=wide, device=x.device)
+        own[:channels], own[channels:-1] = torch.batch_norm_update_stats(x, *unused, 0.0)
+    means, variances, counts = torch.stack(_collect(own)).split([channels, channels, 1], dim=1)
     total = int(counts.sum())
     if total < 2 or not counts.all():
         found = ", ".join(str(int(count)) for count in counts)
@@ -131,6 +131,49 @@ def _statistics(x: Tensor) -> tuple[Tensor, Tensor, int]:
     share = counts / total
     mean = (share * means).sum(dim=0)
     return mean, (share * (variances + (means - mean).square())).sum(dim=0), total
+
+
+class _Normalise(torch.autograd.Function):
+    """w (x - mean) / sqrt(variance + eps) + b by statistics of the N values that all ranks hold of a channel.
+
+    Backward, with xhat the normalised x and g the gradient that comes: db = sum g and dw = sum g xhat of this rank's
+    rows, dx = w / sqrt(variance + eps) (g - S_g - S_gx xhat), where S_g and S_gx are the means of g and g xhat over all
+    N (equation of batch normalisation with the sums taken over ranks). Each step is one of torch's own kernels, which
+    read a channel once in the dtype and layout it has: plain operations take three times as long as the whole network.
+    """
+
+    @staticmethod
+    def forward(
+        ctx, x: Tensor, weight: Tensor | None, bias: Tensor | None, mean: Tensor, variance: Tensor, count: int,
+        eps: float,
+    ) -> Tensor:  # fmt: skip
+        ctx.save_for_backward(x, weight, mean, variance)
+        ctx.count, ctx.eps = count, eps
+        return functional.batch_norm(x, mean, variance, weight, bias, training=False, eps=eps)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight, mean, variance = ctx.saved_tensors
+        gradient = gradient.contiguous(memory_format=_layout(x))
+        of_weight, of_bias = torch.ops.aten.native_batch_norm_backward(
+            gradient, x, torch.ones_like(mean), mean, variance, None, None, False, ctx.eps, [False, True, True]
+        )[1:]
+        sums = torch.stack([of_bias, of_weight])
+        dist.all_reduce(sums)
+        mean_g, mean_gx = sums / ctx.count
+        scale = torch.rsqrt(variance + ctx.eps) * (1.0 if weight is None else weight)
+        # two normalisations whose statistics are chosen so that they give scale (g - S_g) and scale S_gx xhat
+        of_x = functional.batch_norm(gradient, mean_g, torch.ones_like(mean_g), scale, training=False, eps=0.0)
+        of_x -= functional.batch_norm(x, mean, variance, scale * mean_gx, training=False, eps=ctx.eps)
+        affine = (of_weight, of_bias) if weight is not None else (None, None)
+        return of_x, *affine, None, None, None, None
+
+
+def _layout(x: Tensor) -> torch.memory_format:
+    """Channels last where `x` lies so, as kernels want both of their tensors in one layout."""
+    last = {4: torch.channels_last, 5: torch.channels_last_3d}.get(x.ndim)
+    return last if last and x.is_contiguous(memory_format=last) else torch.contiguous_format
 
 
 class _Gather(torch.autograd.Function):
