@@ -15,8 +15,8 @@ import functools
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.nn import functional
 from torch.autograd.function import once_differentiable
+from torch.nn import functional
 
 _PLAIN = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 _AFTERWARDS = ("drop", "act")  # what timm's BatchNormAct2d holds, and applies in this order
