@@ -49,7 +49,7 @@ from affectvlm.methods.gathering import synchronise_batch_norm
 from affectvlm.methods.rounds import Rounds
 from affectvlm.methods.scoring import cases, face_logits, predictions, report
 from affectvlm.methods.unlabelled import Unlabelled
-from affectvlm.metrics import fit_temperature
+from affectvlm.metrics import fit_margin, fit_temperature
 from affectvlm.model import Card, MultiviewCLIP, at_size, build_model, load_checkpoint, save_checkpoint
 from affectvlm.model.tuning import prepare, table
 from affectvlm.prompts import PromptSet
@@ -165,7 +165,7 @@ def _train(config: TrainConfig, run: Run, resume: bool, placement: Any) -> Path 
     if config.prompts.metadata and config.prompts.augmented and not config.unsupervised:
         check_words(prompts, faces["train"])
 
-    model, temperature = network(config, prompts, resume and (run.folder / LAST).is_file())
+    model, temperature, margin = network(config, prompts, resume and (run.folder / LAST).is_file())
     start = None
     if config.model.pretrained or config.model.start:
         start = {name: value.clone() for name, value in model.state_dict().items()}
@@ -194,10 +194,10 @@ def _train(config: TrainConfig, run: Run, resume: bool, placement: Any) -> Path 
     else:
         tried = choose_weights(method, run, score, start, config.model.interpolate)
         log.info("validation UAR by share of the trained weights: %s", {k: round(v, 3) for k, v in tried.items()})
-        temperature = calibrate(model, prompts, faces["validation"])
+        temperature, margin = calibrate(model, prompts, faces["validation"], margin)
     scores: dict = {}
     if faces:
-        scores, predicted = test(model, prompts, faces["test"], temperature, config.data.image_kind)
+        scores, predicted = test(model, prompts, faces["test"], temperature, margin, config.data.image_kind)
         run.write_json(METRICS, scores)
         run.write_json(PREDICTIONS, predicted)
     if measured["before"]:
@@ -205,8 +205,8 @@ def _train(config: TrainConfig, run: Run, resume: bool, placement: Any) -> Path 
     temporal = "train" in faces and all("frames" in record for record in faces["train"].records)
     card = Card.of(
         model, prompts, name=run.folder.name, view_names=VIEW_NAMES, yaws=DEFAULT_YAWS,
-        image_kind=config.data.image_kind, half_width=HALF_WIDTH_MM, temperature=temperature, metrics=scores,
-        temporal=temporal, magnify=config.data.magnify if temporal else 1.0,
+        image_kind=config.data.image_kind, half_width=HALF_WIDTH_MM, temperature=temperature, margin=margin,
+        metrics=scores, temporal=temporal, magnify=config.data.magnify if temporal else 1.0,
         licence="MIT", training_data={"faces": described, "settings": shareable(config)},
         intended_use=INTENDED_USE, limits=LIMITS,
     )  # fmt: skip
@@ -317,13 +317,13 @@ def check_words(prompts: PromptSet, faces: RenderedFaces) -> None:
         prompts.prompts(prompts.rows[0], dict(known))
 
 
-def network(config: TrainConfig, prompts: PromptSet, resume: bool) -> tuple[MultiviewCLIP, float]:
-    """The model as training begins, and the temperature it is calibrated with by then (1 where it is not); the words of
-    random weights are separated first."""
-    temperature = 1.0
+def network(config: TrainConfig, prompts: PromptSet, resume: bool) -> tuple[MultiviewCLIP, float, float]:
+    """The model as training begins, and the temperature and margin it is calibrated with by then (1 and 0 where it is
+    not); the words of random weights are separated first."""
+    temperature, margin = 1.0, 0.0
     if config.model.start:
         model, card = load_checkpoint(config.model.start)
-        temperature = card.temperature
+        temperature, margin = card.temperature, card.margin
     else:
         model = build_model(config.model.arch, config.model.pretrained or None)
     model = at_size(model, config.model.image_size or model.image_size)
@@ -331,7 +331,7 @@ def network(config: TrainConfig, prompts: PromptSet, resume: bool) -> tuple[Mult
     if not (resume or config.model.start or config.model.pretrained):
         value = separate_words(model, prompts, config.optim.word_steps, config.run.seed)
         log.info("words of the classes separated, loss %.3f", value)
-    return model, temperature
+    return model, temperature, margin
 
 
 def features_say(
@@ -386,14 +386,22 @@ def fit(
     return not keeping.stopped
 
 
-def calibrate(model: MultiviewCLIP, prompts: PromptSet, validation: RenderedFaces) -> float:
-    """The temperature that fits the validation faces, half of them shown as the scan path shows them, half as
-    photos."""
-    return fit_temperature(validation.labels, face_logits(model, prompts, validation, augmented=1))
+def calibrate(
+    model: MultiviewCLIP, prompts: PromptSet, validation: RenderedFaces, margin: float
+) -> tuple[float, float]:  # fmt: skip
+    """Temperature and margin that fit the validation faces, half of them shown as the scan path shows them, half as
+    photos. Where too few of them are without an emotion, the given margin stays, and the temperature fits it."""
+    logits, classes = face_logits(model, prompts, validation, augmented=1), len(prompts.classes)
+    temperature = fit_temperature(validation.labels, logits)
+    fitted = fit_margin(validation.labels, logits, classes, temperature)
+    if fitted is None:
+        logits[:, classes:] += margin
+        return fit_temperature(validation.labels, logits), margin
+    return temperature, fitted
 
 
 def test(
-    model: MultiviewCLIP, prompts: PromptSet, faces: RenderedFaces, temperature: float, kind: str
+    model: MultiviewCLIP, prompts: PromptSet, faces: RenderedFaces, temperature: float, margin: float, kind: str
 ) -> tuple[dict, dict]:
     """Unseen identities: every kind of picture with three views, one and two views of the default kind, other words.
 
@@ -402,8 +410,8 @@ def test(
     """
     asked = cases(kind, held_out=bool(prompts.held_out_templates))
     logits = {name: face_logits(model, prompts, faces, **shown) for name, shown in asked.items()}
-    scores = {name: report(found, faces, temperature) for name, found in logits.items()}
-    return scores, predictions(next(iter(logits.values())), faces, temperature)
+    scores = {name: report(found, faces, temperature, margin) for name, found in logits.items()}
+    return scores, predictions(next(iter(logits.values())), faces, temperature, margin)
 
 
 def shareable(config: TrainConfig) -> dict:

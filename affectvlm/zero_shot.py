@@ -170,7 +170,7 @@ class ZeroShot:
         device = self.model.logit_scale.device
         with torch.inference_mode():
             logits = self.model.logits(torch.from_numpy(features).to(device), torch.from_numpy(bank).to(device))
-            parts = probabilities(logits, n_classes, self.card.temperature)
+            parts = probabilities(logits, n_classes, self.card.temperature, self.card.margin)
         classes, rejected = (part.double().cpu().numpy() for part in parts)
         return classes / classes.sum(axis=1, keepdims=True), rejected
 
@@ -198,13 +198,14 @@ class ZeroShot:
             rejection=dict(zip(prompts.rejection, map(float, rejected), strict=True)),
         )
 
-    def log_probabilities(self, features: np.ndarray, bank: np.ndarray) -> np.ndarray:
-        """(B, D), (K + R, D) → (B, K + R) float64 log-softmax over all rows, at the card's temperature.
+    def log_probabilities(self, features: np.ndarray, bank: np.ndarray, n_classes: int) -> np.ndarray:
+        """(B, D), (K + R, D) → (B, K + R) float64 log-softmax over all rows, at the card's temperature and margin.
 
         Unlike the probability shown, this has no share of the rejected mass in it: it says how the row itself stands.
         """
-        scale = float(self.model.logit_scale) / self.card.temperature
-        logits = scale * features.astype(np.float64) @ bank.astype(np.float64).T
+        logits = float(self.model.logit_scale) * features.astype(np.float64) @ bank.astype(np.float64).T
+        logits[:, n_classes:] += self.card.margin
+        logits /= self.card.temperature
         logits -= logits.max(axis=1, keepdims=True)
         return logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
 

@@ -134,7 +134,7 @@ def test_it_says_what_the_model_listens_to_and_the_best_step_keeps_its_word(page
 
     def log(one) -> float:
         views = rendering.render_views(one.scan(engine.face_model()), card.image_kind, card.image_size, card.yaws)
-        return float(asked.log_probabilities(asked.fused_features(views[None]), bank)[0, row])
+        return float(asked.log_probabilities(asked.fused_features(views[None]), bank, 6)[0, row])
 
     assert log(after) > log(before)
     assert len(page.session_state["surroundings"]) == 2

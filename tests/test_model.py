@@ -239,6 +239,19 @@ def test_what_is_rejected_gets_a_flat_answer_and_the_rest_keeps_its_order():
     assert rejected[0] == pytest.approx(1.0)
 
 
+def test_a_margin_lifts_the_rejection_rows_and_keeps_the_order_of_the_classes():
+    logits = torch.randn(50, 8) * 3
+    lifted = logits + torch.tensor([0.0] * 6 + [1.2] * 2)
+    for got, expected in zip(probabilities(logits, 6, 0.7, margin=1.2), probabilities(lifted, 6, 0.7), strict=True):
+        torch.testing.assert_close(got, expected)
+    plain, held = (probabilities(logits, 6, 0.7, margin)[0] for margin in (0.0, 1.2))
+    assert (plain.argmax(-1) == held.argmax(-1)).all()
+    fallen = plain.max(-1).values - held.max(-1).values
+    assert (fallen > -1e-6).all() and (fallen > 0.01).any()
+    with pytest.raises(ValueError, match="margin is nan"):
+        probabilities(logits, 6, margin=float("nan"))
+
+
 def test_without_rejection_rows_probabilities_are_a_softmax():
     logits = torch.randn(4, 6)
     got, rejected = probabilities(logits, 6)
@@ -524,6 +537,8 @@ def test_a_save_that_fails_leaves_the_old_checkpoint(saved, model):
         {"temperature": -1.0},
         {"temperature": float("inf")},
         {"temperature": "1"},
+        {"margin": float("nan")},
+        {"margin": None},
         {"mean": (0.5, 0.5)},
         {"std": (1.0, 1.0, 0.0)},
         {"image_size": 32.0},

@@ -151,7 +151,7 @@ def test_a_few_best_steps_lead_to_the_emotion(model, asked, predictor):
     known = None
     for _ in range(4):
         around = look_around(recipe, model, asked, STEP)
-        logs = asked.log_probabilities(around.features, bank)
+        logs = asked.log_probabilities(around.features, bank, 6)
         if known is not None:
             assert logs[0, row] == pytest.approx(known, abs=1e-3)  # the step did what it promised
         changes = effects(around, logs, row)

@@ -25,7 +25,7 @@ PROMPTS = PromptSet.load()
 def tiny() -> Predictor:
     torch.manual_seed(5)
     model = from_config("tiny", TINY)
-    return Predictor(model, Card.of(model, PROMPTS, "tiny", image_kind="normals", temperature=0.3))
+    return Predictor(model, Card.of(model, PROMPTS, "tiny", image_kind="normals", temperature=0.3, margin=0.6))
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +64,9 @@ def by_hand(model, card, views, sentences: dict[str, tuple[str, ...]], n_classes
         texts = {row: model.encode_prompts(list(said)).numpy().astype(np.float64) for row, said in sentences.items()}
     mean = each[np.ones(len(each), bool) if mask is None else mask].mean(axis=0)
     rows = np.stack([part.mean(axis=0) / np.linalg.norm(part.mean(axis=0)) for part in texts.values()])
-    logits = float(model.logit_scale) * rows @ (mean / np.linalg.norm(mean)) / card.temperature
+    logits = float(model.logit_scale) * rows @ (mean / np.linalg.norm(mean))
+    logits[n_classes:] += card.margin
+    logits /= card.temperature
     shares = np.exp(logits - logits.max()) / np.exp(logits - logits.max()).sum()
     return shares[:n_classes] + shares[n_classes:].sum() / n_classes
 
@@ -167,7 +169,7 @@ def test_many_faces_at_once_are_the_same_faces(asked, face, happy_views):
 
 def test_log_probabilities_are_the_rows_own(asked, face):
     bank = asked.bank(PROMPTS)
-    logs = asked.log_probabilities(face.fused[None], bank)
+    logs = asked.log_probabilities(face.fused[None], bank, 6)
     assert np.exp(logs).sum() == pytest.approx(1, abs=1e-12)
     shares, rejected = asked.shares(face.fused[None], bank, 6)
     assert np.exp(logs[0, 6:]) == pytest.approx(rejected[0], abs=1e-5)

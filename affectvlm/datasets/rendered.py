@@ -198,7 +198,11 @@ def _alone(cache: Path) -> Iterator[None]:
     """One process at a time: ranks and trainings that want the same faces wait for the first of them."""
     cache.mkdir(parents=True, exist_ok=True)
     with (cache / "faces.lock").open("a") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            log.info("another process renders into %s; waiting for it", cache)
+            fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
 

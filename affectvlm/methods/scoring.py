@@ -72,11 +72,12 @@ def cases(kind: str, held_out: bool) -> dict[str, dict]:
     }
 
 
-def report(logits: np.ndarray, faces: RenderedFaces, temperature: float = 1.0) -> dict:
+def report(logits: np.ndarray, faces: RenderedFaces, temperature: float = 1.0, margin: float = 0.0) -> dict:
     """Scores of the emotions, by class and intensity, and how often what is no emotion is kept from a confident
     one."""
     classes, emotional = faces.classes, faces.emotional
-    chances, rejected = (p.numpy() for p in probabilities(torch.from_numpy(logits), len(classes), temperature))
+    parts = probabilities(torch.from_numpy(logits), len(classes), temperature, margin)
+    chances, rejected = (part.numpy() for part in parts)
     labels, own = faces.labels[emotional], chances[emotional]
     intensity = np.where(faces.graded, faces.intensity, np.nan)[emotional]  # NaN, not known, is in no band
     scores: dict = {"emotions": summary(labels, own)}
@@ -98,10 +99,10 @@ def report(logits: np.ndarray, faces: RenderedFaces, temperature: float = 1.0) -
     return scores
 
 
-def predictions(logits: np.ndarray, faces: RenderedFaces, temperature: float) -> dict:
+def predictions(logits: np.ndarray, faces: RenderedFaces, temperature: float, margin: float = 0.0) -> dict:
     """What is said of each face that shows an emotion, ready for JSON: {"classes": names, "faces": [{"id", "subject",
     "label", "also", "intensity", "metadata", "probabilities"}]}; generated faces have no id but their number."""
-    chances, _ = probabilities(torch.from_numpy(logits), len(faces.classes), temperature)
+    chances, _ = probabilities(torch.from_numpy(logits), len(faces.classes), temperature, margin)
     rows = [
         {
             "id": record.get("id", str(number)),

@@ -159,28 +159,36 @@ class MultiviewCLIP(nn.Module):
         return (pixels * self._gain.float() + self._shift.float()).to(weight.dtype)
 
 
-def probabilities(logits: Tensor, n_classes: int, temperature: float = 1.0) -> tuple[Tensor, Tensor]:
+def probabilities(
+    logits: Tensor, n_classes: int, temperature: float = 1.0, margin: float = 0.0
+) -> tuple[Tensor, Tensor]:  # fmt: skip
     """Class probabilities that go flat as the rejection rows take over.
 
-    With s = softmax(logits / temperature) over all K + R rows and p = the mass of s on the R rejection rows, class k
-    gets (1 - p) * (its softmax among the classes) + p / K, which is s_k + p / K: the K always sum to 1.
+    With s = softmax(logits / temperature) over all K + R rows, the margin added to the logits of the R rejection rows
+    before, and p = the mass of s on those rows, class k gets (1 - p) * (its softmax among the classes) + p / K, which
+    is s_k + p / K: the K always sum to 1.
 
     Args:
         logits: (..., K + R), classes first.
         n_classes: K.
         temperature: of the calibration, > 0.
+        margin: by how much a class has to lie above the rejection rows; it never changes the order of the classes.
 
     Returns:
         (..., K) probabilities, and (..., R) masses of the rejection rows; both float32.
 
     Raises:
-        ValueError: more classes than rows, or a temperature that is not positive.
+        ValueError: more classes than rows, a temperature that is not positive, or a margin that is not finite.
     """
     if not 1 <= n_classes <= logits.shape[-1]:
         raise ValueError(f"{n_classes} classes in logits of shape {tuple(logits.shape)}; 1 to {logits.shape[-1]} fit")
     if not 0 < temperature < float("inf"):
         raise ValueError(f"temperature is {temperature}; a positive number is needed")
-    shares = torch.softmax(logits.float() / temperature, dim=-1)
+    if not abs(margin) < float("inf"):
+        raise ValueError(f"margin is {margin}; a finite number is needed")
+    logits = logits.float()
+    logits = torch.cat([logits[..., :n_classes], logits[..., n_classes:] + margin], dim=-1)
+    shares = torch.softmax(logits / temperature, dim=-1)
     rejected = shares[..., n_classes:]
     return shares[..., :n_classes] + rejected.sum(dim=-1, keepdim=True) / n_classes, rejected
 

@@ -255,7 +255,8 @@ def _effects(recipe: FaceRecipe, target: str, folder: Path) -> dict[Step, float]
         explorer_state.keep(key, around)
         place.empty()
     bank = zero_shot.bank(prompts, prompt_state.texts(folder))
-    return effects(around, zero_shot.log_probabilities(around.features, bank), prompts.classes.index(target))
+    logs = zero_shot.log_probabilities(around.features, bank, len(prompts.classes))
+    return effects(around, logs, prompts.classes.index(target))
 
 
 def _rows(changes: dict[Step, float]) -> list[tuple[str, float | None, float | None]]:
