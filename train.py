@@ -205,7 +205,8 @@ def _train(config: TrainConfig, run: Run, resume: bool, placement: Any) -> Path 
     temporal = "train" in faces and all("frames" in record for record in faces["train"].records)
     card = Card.of(
         model, prompts, name=run.folder.name, view_names=VIEW_NAMES, yaws=DEFAULT_YAWS,
-        image_kind=config.data.image_kind, half_width=HALF_WIDTH_MM, temperature=temperature, margin=margin,
+        image_kind=config.data.image_kind, half_width=HALF_WIDTH_MM, temperature=temperature,
+        rejection_margin=margin,
         metrics=scores, temporal=temporal, magnify=config.data.magnify if temporal else 1.0,
         licence="MIT", training_data={"faces": described, "settings": shareable(config)},
         intended_use=INTENDED_USE, limits=LIMITS,
@@ -323,7 +324,7 @@ def network(config: TrainConfig, prompts: PromptSet, resume: bool) -> tuple[Mult
     temperature, margin = 1.0, 0.0
     if config.model.start:
         model, card = load_checkpoint(config.model.start)
-        temperature, margin = card.temperature, card.margin
+        temperature, margin = card.temperature, card.rejection_margin
     else:
         model = build_model(config.model.arch, config.model.pretrained or None)
     model = at_size(model, config.model.image_size or model.image_size)

@@ -331,7 +331,7 @@ class Predictor:
             features = self.model.encode_views(pixels)  # (1, N, D)
             fused = self.model.aggregate(features, torch.from_numpy(present)[None].to(device))  # (1, D)
             logits = self.model.logits(torch.cat([fused, features[0]]), self._bank)  # (1 + N, K + R)
-            parts = probabilities(logits, classes, self.card.temperature, self.card.margin)
+            parts = probabilities(logits, classes, self.card.temperature, self.card.rejection_margin)
             shares, rejected = (part.double().cpu().numpy() for part in parts)
         shares /= shares.sum(axis=1, keepdims=True)  # exactly one in double precision too
         return Answer(shares[0], shares[1:], rejected[0], present)

@@ -170,7 +170,7 @@ class ZeroShot:
         device = self.model.logit_scale.device
         with torch.inference_mode():
             logits = self.model.logits(torch.from_numpy(features).to(device), torch.from_numpy(bank).to(device))
-            parts = probabilities(logits, n_classes, self.card.temperature, self.card.margin)
+            parts = probabilities(logits, n_classes, self.card.temperature, self.card.rejection_margin)
         classes, rejected = (part.double().cpu().numpy() for part in parts)
         return classes / classes.sum(axis=1, keepdims=True), rejected
 
@@ -204,7 +204,7 @@ class ZeroShot:
         Unlike the probability shown, this has no share of the rejected mass in it: it says how the row itself stands.
         """
         logits = float(self.model.logit_scale) * features.astype(np.float64) @ bank.astype(np.float64).T
-        logits[:, n_classes:] += self.card.margin
+        logits[:, n_classes:] += self.card.rejection_margin
         logits /= self.card.temperature
         logits -= logits.max(axis=1, keepdims=True)
         return logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))

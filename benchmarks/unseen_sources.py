@@ -117,7 +117,9 @@ def known_pose(predictor: Predictor, faces: Faces) -> dict:
     cases |= {"front view alone": (card.image_kind, (0,)), "front and left view": (card.image_kind, (0, 1)),
               "left view alone": (card.image_kind, (1,))}  # fmt: skip
     return {
-        name: report(face_logits(model, card.prompts, faces, kind, views), faces, card.temperature, card.margin)
+        name: report(
+            face_logits(model, card.prompts, faces, kind, views), faces, card.temperature, card.rejection_margin
+        )
         for name, (kind, views) in cases.items()
     }
 

@@ -219,7 +219,7 @@ def test_a_folder_without_labels_becomes_a_checkpoint_that_answers(tmp_path, hap
         (scans / "anna" / f"b{number}.ply").write_bytes(ply(scan.vertices, scan.faces))
     model = tiny_model()
     words = PromptSet.from_dict(PROMPTS.to_dict() | {"name": "mine", "bank_size": 3})
-    card = Card.of(model, words, "start", image_kind="shaded", temperature=1.7, margin=0.4)
+    card = Card.of(model, words, "start", image_kind="shaded", temperature=1.7, rejection_margin=0.4)
     save_checkpoint(tmp_path / "start", model, card)
     settings = [
         f"run.folder={tmp_path}/runs", "run.name=mine", f"data.cache={tmp_path}/cache", "optim.steps=2",
@@ -231,7 +231,7 @@ def test_a_folder_without_labels_becomes_a_checkpoint_that_answers(tmp_path, hap
     place = tmp_path / "runs" / "mine" / "model"
     assert done.stdout.strip().splitlines()[-1] == str(place)
     adapted, card = load_checkpoint(place)
-    assert (card.prompts.name, card.image_kind, card.temperature, card.margin) == ("mine", "shaded", 1.7, 0.4)
+    assert (card.prompts.name, card.image_kind, card.temperature, card.rejection_margin) == ("mine", "shaded", 1.7, 0.4)
     assert card.metrics == {} and card.training_data["faces"] == {"train": {"faces": 3, "labels": "none"}}
     changed = [n for n, value in adapted.state_dict().items() if not torch.equal(value, model.state_dict()[n])]
     assert any("visual" in name for name in changed)

@@ -30,7 +30,7 @@ def tiny_folder(tmp_path_factory):
     torch.manual_seed(3)
     model = from_config("tiny", TINY)
     card = Card.of(model, PromptSet.load(), "tiny", image_kind="normals", half_width=80.0, temperature=0.7,
-                   margin=0.9)  # fmt: skip
+                   rejection_margin=0.9)  # fmt: skip
     folder = tmp_path_factory.mktemp("checkpoints") / "tiny"
     save_checkpoint(folder, model, card, half=False)
     return folder

@@ -25,7 +25,8 @@ PROMPTS = PromptSet.load()
 def tiny() -> Predictor:
     torch.manual_seed(5)
     model = from_config("tiny", TINY)
-    return Predictor(model, Card.of(model, PROMPTS, "tiny", image_kind="normals", temperature=0.3, margin=0.6))
+    card = Card.of(model, PROMPTS, "tiny", image_kind="normals", temperature=0.3, rejection_margin=0.6)
+    return Predictor(model, card)
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +66,7 @@ def by_hand(model, card, views, sentences: dict[str, tuple[str, ...]], n_classes
     mean = each[np.ones(len(each), bool) if mask is None else mask].mean(axis=0)
     rows = np.stack([part.mean(axis=0) / np.linalg.norm(part.mean(axis=0)) for part in texts.values()])
     logits = float(model.logit_scale) * rows @ (mean / np.linalg.norm(mean))
-    logits[n_classes:] += card.margin
+    logits[n_classes:] += card.rejection_margin
     logits /= card.temperature
     shares = np.exp(logits - logits.max()) / np.exp(logits - logits.max()).sum()
     return shares[:n_classes] + shares[n_classes:].sum() / n_classes

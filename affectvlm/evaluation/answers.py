@@ -53,7 +53,7 @@ def answer(
     log.info("%s", made.summary())
     faces = RenderedFaces([made.folder], classes=card.classes, rejection=card.rejection)
     logits = face_logits(model, card.prompts, faces, kind=card.image_kind)
-    return predictions(logits, faces, card.temperature, card.margin)
+    return predictions(logits, faces, card.temperature, card.rejection_margin)
 
 
 def answer_as_trained(

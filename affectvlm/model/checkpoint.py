@@ -65,7 +65,8 @@ class Card:
         image_size: side of the square image the tower takes, in pixels.
         mean, std: RGB normalisation for pixels in [0, 1].
         temperature: of the calibration, > 0: logits are divided by it.
-        margin: added to the logits of the rejection rows before, so that what is no emotion gets no confident answer.
+        rejection_margin: added to the logits of the rejection rows before, so that what is no emotion gets no confident
+        answer.
         training_data, metrics: summaries, plain JSON.
         licence, intended_use, limits: plain text.
         created: date and time, ISO 8601; set when saved.
@@ -90,7 +91,7 @@ class Card:
     magnify: float = 1.0
     half_width: float = HALF_WIDTH_MM
     temperature: float = 1.0
-    margin: float = 0.0
+    rejection_margin: float = 0.0
     training_data: Mapping[str, Any] = field(default_factory=dict)
     metrics: Mapping[str, Any] = field(default_factory=dict)
     licence: str = ""
@@ -163,7 +164,7 @@ class Card:
         found = content.pop("format", None), content.pop("format_version", None)
         _need(found == (FORMAT, FORMAT_VERSION), "format", found, f"{FORMAT!r}, version {FORMAT_VERSION}")
         derived = {key: content.pop(key, None) for key in ("classes", "rejection", "quick_gelu")}
-        for key, value in (("temporal", False), ("magnify", 1.0), ("margin", 0.0)):
+        for key, value in (("temporal", False), ("magnify", 1.0), ("rejection_margin", 0.0)):
             content.setdefault(key, value)  # cards of the first versions have none of these
         known = {item.name for item in dataclasses.fields(cls)}
         if set(content) != known:
@@ -192,7 +193,7 @@ class Card:
         for key in ("half_width", "temperature", "magnify"):
             value = getattr(self, key)
             _need(_is_number(value) and value > 0, key, value, "a positive number")
-        _need(_is_number(self.margin), "margin", self.margin, "a finite number")
+        _need(_is_number(self.rejection_margin), "rejection_margin", self.rejection_margin, "a finite number")
         for key in ("mean", "std"):
             value = getattr(self, key)
             _need(len(value) == 3 and all(map(_is_number, value)), key, value, "three numbers")

@@ -50,7 +50,7 @@ MODEL_KEYS = (
     "yaws",
     "half_width",
     "temperature",
-    "margin",
+    "rejection_margin",
 )
 """Of the model card: what says which model it was."""
 
