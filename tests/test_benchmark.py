@@ -36,8 +36,9 @@ def test_the_whole_of_it_has_the_sizes_of_the_data_sets():
     assert whole.scans == 2500 and Counter(name[0] for name, _ in whole.people) == {"F": 56, "M": 44}
     assert whole.people[0][0] == "F0001" and whole.people[-1][0] == "M0044"
     names = [name for task in benchmark._tasks(whole) for name in benchmark._files(whole, *task)]
-    assert len(names) == len(set(names)) == 5000 and "F0001/F0001_AN01XX_F3D.wrl" in names
-    assert sum("_NE00" in name for name in names) == 200
+    assert len(names) == len(set(names)) == 7500 and "F0001/F0001_AN01XX_F3D.wrl" in names
+    assert Counter(name[-4:] for name in names) == {".wrl": 2500, ".bmp": 2500, ".bnd": 2500}
+    assert sum("_NE00" in name for name in names) == 300
     sequences = Benchmark("4d", 20)
     assert sequences.scans == 20 * 6 * 10 and sequences.people[-1][0] == "M009"
     # fewer people are the first of all
@@ -100,8 +101,8 @@ def test_it_is_read_as_bu3dfe(three_d):
     made = folds("bu3dfe-subset2", index.records, repeats=1, partial=True)
     assert sum(len(fold.test.ids) for fold in made) == 3 * PROTOCOLS["bu3dfe-subset2"].per_person
     card = json.loads((three_d / "benchmark.json").read_text())
-    assert card["version"] == benchmark.VERSION and card["layout"] == "bu3dfe"
-    assert synthetic_name(three_d) == "affectvlm-synth-3d v1, procedural, 3 people" and not synthetic_name("tests")
+    assert card["version"] == benchmark.VERSIONS["3d"] == 2 and card["layout"] == "bu3dfe"
+    assert synthetic_name(three_d) == "affectvlm-synth-3d v2, procedural, 3 people" and not synthetic_name("tests")
     scan = read_scan(three_d / "F0001" / "F0001_HA04XX_F3D.wrl")
     extent = np.ptp(scan.vertices, axis=0)
     assert 4000 < len(scan.vertices) < 9000 and (extent[:2] > 110).all() and (extent[:2] < 250).all()
@@ -109,7 +110,52 @@ def test_it_is_read_as_bu3dfe(three_d):
 
 
 @pytest.mark.slow
+def test_landmarks_lie_beside_each_scan_on_its_vertices_and_where_they_are_called(three_d):
+    from affectvlm.pose import frontalize
+    from affectvlm.pose.landmarks import pose_from_landmarks
+
+    assert not [remark for remark in index_dataset("bu3dfe", three_d).remarks if "landmarks" in remark]
+    for stem in ("F0001/F0001_HA04XX_F3D", "F0002/F0002_NE00XX_F3D", "M0001/M0001_SU04XX_F3D"):
+        mesh = (three_d / f"{stem}.wrl").read_text()
+        points = np.array(mesh.split("point [")[1].split("]")[0].replace(",", " ").split(), float).reshape(-1, 3)
+        lines = (three_d / f"{stem}.bnd").read_text().splitlines()
+        rows = np.array([line.split() for line in lines], float)
+        assert rows.shape == (83, 4) and all("\t\t" in line for line in lines)
+        np.testing.assert_array_equal(points[rows[:, 0].astype(int)], rows[:, 1:])  # counted from 0
+        landmarks = read_scan(three_d / f"{stem}.wrl").landmarks
+        assert landmarks["left eye 4"][0] > landmarks["mouth 6"][0] > landmarks["nose 6"][0] > landmarks["mouth 0"][0]
+        assert landmarks["right eye 4"][1] > landmarks["nose 6"][1] > landmarks["mouth 6"][1] > landmarks["chin 7"][1]
+        # they say where the face looks, as the face itself does
+        guess, found = pose_from_landmarks(landmarks, None), frontalize(read_scan(three_d / f"{stem}.wrl")).pose
+        between = np.trace(guess.rotation @ found.rotation.T)
+        assert np.degrees(np.arccos(np.clip((between - 1) / 2, -1, 1))) < 8
+    jaw = [read_scan(three_d / "F0001" / f"F0001_SU0{level}XX_F3D.wrl").landmarks for level in (1, 4)]
+    shut, dropped = (np.linalg.norm(one["nose 6"] - one["chin 7"]) for one in jaw)
+    assert dropped > shut + 8  # the same points of the face, wherever it moves
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "vertices", "faces", "size"),
+    [
+        ("F0002/F0002_DI02XX_F3D", 5515, 10582, (28.346, 37.002, 19.129)),
+        ("F0002/F0002_DI04XX_F3D", 5200, 9911, (27.851, 35.642, 14.668)),
+        ("M0001/M0001_NE00XX_F3D", 5549, 10752, (29.544, 35.282, 15.925)),
+    ],
+)
+def test_scans_of_version_two_are_those_of_version_one(three_d, name, vertices, faces, size):
+    """Figures of files that version 1 wrote; a coordinate may differ in its last digit on another processor."""
+    mesh = (three_d / f"{name}.wrl").read_text()
+    points = np.array(mesh.split("point [")[1].split("]")[0].replace(",", " ").split(), float).reshape(-1, 3)
+    assert len(points) == vertices and mesh.split("coordIndex [")[1].split("]")[0].count("-1") == faces
+    np.testing.assert_allclose(np.abs(points).mean(axis=0), size, atol=0.005)
+    before = [line for line in (three_d / "MANIFEST.sha256").read_text().splitlines() if not line.endswith(".bnd")]
+    assert len(before) == 150
+
+
+@pytest.mark.slow
 def test_it_is_read_as_bu4dfe(four_d):
+    assert four_d.name == "affectvlm-synth-4d-v1" and {path.suffix for path in four_d.glob("*/*/*")} == {".wrl", ".jpg"}
     index = index_dataset("bu4dfe", four_d)
     assert len(index) == 18 and all(record.frames == (0, 1, 2) for record in index.records) and not index.excluded
     assert index.counts == dict.fromkeys(index.classes, 3)
@@ -129,7 +175,7 @@ def test_it_is_read_as_bu4dfe(four_d):
 @pytest.mark.slow
 def test_stopping_and_going_on_gives_the_same_files(three_d, tmp_path):
     lines = (three_d / "MANIFEST.sha256").read_text().splitlines()
-    assert len(lines) == 150 and verify(three_d) == []
+    assert len(lines) == 225 and verify(three_d) == []
     for line in lines[:3]:
         digest, name = line.split("  ")
         assert hashlib.sha256((three_d / name).read_bytes()).hexdigest() == digest
@@ -155,7 +201,7 @@ def test_stopping_and_going_on_gives_the_same_files(three_d, tmp_path):
 
 
 def test_another_benchmark_or_other_files_are_left_alone(tmp_path):
-    place = tmp_path / "affectvlm-synth-3d-v1"
+    place = tmp_path / "affectvlm-synth-3d-v2"
     place.mkdir()
     (place / "mine.txt").write_text("mine")
     with pytest.raises(ValueError, match=r"holds no benchmark.json"):

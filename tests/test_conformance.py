@@ -142,6 +142,25 @@ def test_broken_and_empty_files_are_noticed(copy):
     assert check("bosphorus", folder, sample=20, pose=False, exclude=faults).surprises == ()
 
 
+def test_several_empty_files_are_all_named(copy):
+    folder = copy("bosphorus")
+    for code in ("FEAR", "ANGER"):
+        (folder / "bs000" / f"bs000_E_{code}_0.bnt").write_bytes(b"")
+    report = check("bosphorus", folder, sample=1, pose=False)
+    assert report.empty == ("bs000/bs000_E_ANGER_0.bnt", "bs000/bs000_E_FEAR_0.bnt") and len(report.surprises) >= 1
+
+
+def test_a_frame_of_one_person_among_those_of_another_is_noticed(made, tmp_path):
+    folder = shutil.copytree(made("bu4dfe", 2, False), tmp_path / "bu4dfe")
+    assert check("bu4dfe", folder, sample=1, pose=False).shared == ()
+    first, second = (folder / "BU_4DFE" / name / "Happy" for name in ("F001", "M001"))
+    shutil.copy(first / "001.wrl", second / "002.wrl")
+    report = check("bu4dfe", folder, sample=1, pose=False)
+    assert report.shared == ("BU_4DFE/F001/Happy/001.wrl (F001) and BU_4DFE/M001/Happy/002.wrl (M001)",)
+    assert "1 frames are those of several people" in words(report, SURPRISE)
+    assert report.to_dict()["shared"] == list(report.shared) and report.uncompared == 0
+
+
 def test_another_unit_is_noticed(copy):
     folder = copy("4dme", 1, False)
     for scan in folder.rglob("*.obj"):

@@ -125,6 +125,9 @@ def test_what_is_missing_is_said(bu3dfe, finished):
     (output / made[6].name / "predictions.json").write_text("{")
     with pytest.raises(RunError, match="run000-fold06/predictions.json cannot be read"):
         evaluate(request(bu3dfe, output, collect=True))
+    (output / "plan.json").write_text("{")
+    with pytest.raises(RunError, match="plan.json cannot be read"):
+        evaluate(request(bu3dfe, output, collect=True))
 
 
 def test_missing_folds_stop_a_report_unless_it_may_be_partial(bu3dfe, tmp_path):

@@ -18,7 +18,7 @@ from affectvlm import data
 from affectvlm.augmentation.views import NORMALS, plain
 from affectvlm.data import RenderedFaces
 from affectvlm.datasets import Index, Record, check_disjoint, index_folder, render_index, rendered, split_subjects
-from affectvlm.datasets.content import Fingerprints
+from affectvlm.datasets.content import Fingerprints, shared_files
 from affectvlm.datasets.rendered import SIZE, picture_views, scan_views
 from affectvlm.datasets.words import _known, class_of, metadata_of
 from affectvlm.emotions import EKMAN
@@ -275,6 +275,67 @@ def test_spellings_of_one_subject_are_one_person(tmp_path):
     assert len(index.subjects) == 1 and len(index) == 3
     remarks = " ".join(index.remarks)
     assert "taken for one person" in remarks and "Sadness and sad are both sad" in remarks
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [("Jos\u00e9", "Jose\u0301"), ("Anna", "\uff21nna"), ("Bob", "bob\u200b"), ("STRASSE 1", "Stra\u00dfe\u00a01")],
+)
+def test_one_name_in_two_codings_is_one_person(tmp_path, first, second):
+    put(tmp_path / "happy" / first / "one.off")
+    put(tmp_path / "sad" / second / "two.off")
+    put(tmp_path / "sad" / "another" / "three.off")
+    index = index_folder(tmp_path)
+    assert len(index.subjects) == 2 and "taken for one person" in " ".join(index.remarks)
+    if first != "STRASSE 1":  # they look alike: the remark has to show how they differ
+        assert "\\" in " ".join(index.remarks)
+
+
+def test_a_picture_in_the_triples_of_two_people_leaves_both_out(tmp_path):
+    anna = triple(tmp_path / "happy" / "anna")
+    triple(tmp_path / "sad" / "anna")[0].write_bytes(anna[0].read_bytes())  # two of one person may share one
+    bob = triple(tmp_path / "happy" / "bob")
+    triple(tmp_path / "happy" / "carl")
+    for copy in (bob[1], *triple(tmp_path / "fear" / "bob")[:1], *triple(tmp_path / "fear" / "anna")[1:2]):
+        copy.write_bytes(anna[2].read_bytes())
+    index = index_folder(tmp_path)
+    assert set(index.excluded) == {f"{label}/{who}/front.png" for label in ("happy", "fear")
+                                                 for who in ("anna", "bob")}  # fmt: skip
+    assert [record.id for record in index.records] == ["happy/carl/front.png", "sad/anna/front.png"]
+    assert index.excluded["happy/bob/front.png"].startswith("happy/bob/left.png is a copy of ")
+    assert index.excluded["happy/bob/front.png"].endswith(", of subject anna")
+    assert "happy/anna/right.png is a copy of " in index.excluded["happy/anna/front.png"]
+
+
+def test_empty_files_are_damaged_and_no_copies_of_each_other(tmp_path):
+    put(tmp_path / "happy" / "anna" / "a.off", b"")
+    put(tmp_path / "sad" / "bob" / "b.off", b"")
+    put(tmp_path / "sad" / "carl" / "c.off")
+    index = index_folder(tmp_path)
+    assert len(index) == 3 and not index.excluded
+
+
+def test_files_that_people_share_are_found_by_content(tmp_path):
+    def record(subject, *files):
+        return Record(f"{subject}/x", subject, "sad", tuple(f"{subject}/{file}" for file in files), frames=(1, 2, 3))
+
+    for subject in "abc":
+        for file in ("1", "2", "3"):
+            put(tmp_path / subject / file, f"frame {subject} {file}".encode())
+    records = [record(subject, "1", "2", "3") for subject in "abc"]
+    assert shared_files(tmp_path, records) == ([], 0)  # all of one size
+    put(tmp_path / "c" / "3", b"frame a 2")
+    put(tmp_path / "b" / "1", b"frame a 2")
+    (places,), passed = shared_files(tmp_path, records)
+    assert [file for _, file in places] == ["a/2", "b/1", "c/3"] and passed == 0
+    # equal in the middle is not equal
+    large = bytes(20_000)
+    put(tmp_path / "a" / "1", b"a" + large), put(tmp_path / "b" / "2", b"b" + large)
+    assert shared_files(tmp_path, records)[0] == [places]
+    (tmp_path / "b" / "1").unlink()
+    assert [file for _, file in shared_files(tmp_path, records)[0][0]] == ["a/2", "c/3"]
+    # what is too much is passed over and counted
+    assert shared_files(tmp_path, records, most=1)[1] > 0
 
 
 def test_copies_count_once_and_contradicting_ones_not_at_all(tmp_path):

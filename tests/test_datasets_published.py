@@ -71,6 +71,14 @@ def test_runs_of_numbers():
     assert runs([]) == ""
 
 
+def test_a_number_far_off_is_a_gap_and_no_burden(tmp_path):
+    for name in ("000", "001", "20190304112233445566"):
+        put(tmp_path / "F001" / "Happy" / f"{name}.wrl")
+    put(tmp_path / "F002" / "Happy" / "000.wrl")
+    remarks = said(index_dataset("bu4dfe", tmp_path))
+    assert "F001/Happy: 20190304112233445564 frames are missing: 2-20190304112233445565" in remarks
+
+
 # ---- BU-3DFE
 
 
@@ -396,7 +404,9 @@ def test_bp4d_plus_has_its_own_tasks_and_leaves_archives(tmp_path):
     put(tmp_path / "2D+3D" / "M058.zip")
     put(tmp_path / "2D+3D" / "M057.zip")
     put(tmp_path / "Physiology" / "M058" / "T1" / "BP.txt")
+    put(tmp_path / "3DFeatures" / "FacialLandmarks" / "M058_T1_0001.bndplus", b"1,2,3\n" * 83)
     index = index_dataset("bp4dplus", tmp_path)
+    assert "3DFeatures, FacialLandmarks: landmarks that are not read" in said(index)
     assert {r.id.partition("/T")[2]: r.label for r in index.records} == {
         str(task): label for task, label in enumerate(TASKS_PLUS, 1) if label in BP4D
     }

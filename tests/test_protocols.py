@@ -245,6 +245,10 @@ def test_across_data_sets_all_of_one_is_trained_on_and_two_tasks_of_the_other_te
     assert all("/T1/" in one or "/T8/" in one for one in fold.test.ids)
     own = [*fold.train.subjects, *fold.validation.subjects, *fold.spare.subjects]
     assert sorted(own) == sorted(BU4DFE_PEOPLE) and len(fold.spare.subjects) == 1
+    counts = [len(part.subjects) for part in (fold.train, fold.validation)]
+    assert "{} are trained on, {} validated on, and one is neither".format(*counts) in " ".join(
+        protocol("bu4dfe-to-bp4d").notes
+    )
     # F001 is another person there: that is no leak
     assert "F001" in own and "F001" in fold.test.subjects
     assert set(fold.split()["test"]) == set(fold.spare.ids)

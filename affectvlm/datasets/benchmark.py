@@ -1,7 +1,7 @@
 """A benchmark that anyone can make again: computer-generated people, laid out as BU-3DFE and BU-4DFE are.
 
-    affectvlm-synth-3d   F0001/F0001_AN01XX_F3D.wrl .bmp     100 people, six emotions at four intensities, one neutral
-    affectvlm-synth-4d   F001/Angry/000.wrl .jpg ...         20 people, six emotions, 10 frames from neutral to neutral
+    affectvlm-synth-3d   F0001/F0001_AN01XX_F3D.wrl .bmp .bnd   100 people, six emotions at four levels, one neutral
+    affectvlm-synth-4d   F001/Angry/000.wrl .jpg ...            20 people, six emotions, 10 frames, neutral at both ends
 
 Everything follows from SEED and the version: identities and ways to show an emotion are drawn from numbers that no
 training draws from. A scan is what a depth camera would see of a face: a grid of points, noise, a head not quite held
@@ -11,6 +11,15 @@ elsewhere a coordinate may differ in its last digit, a hundredth of a millimetre
 
 Ethnic letters are XX, which says that there is none. Sexes are those of the procedural identities; ICT-FaceKit's have
 none, so that there F and M are names only.
+
+Versions count for each kind on its own; a folder is named after its version.
+
+* 3d, version 2: a `.bnd` of 83 landmarks lies beside each scan, as in BU-3DFE: rows of the number of a vertex, counted
+  from 0, and its place as the `.wrl` has it. Version 1 had none and is otherwise the same, byte for byte: its manifest
+  is the one of version 2 without the lines of `.bnd` files. Scans with landmarks start the search for their pose from
+  these, so the views of the two versions may differ by a fraction of a degree: figures of version 1 are those of the
+  same scans without landmarks, and taking the `.bnd` files away gives version 1 again.
+* 4d, version 1: without landmarks, which BU-4DFE brings as a package of its own.
 """
 
 from __future__ import annotations
@@ -34,7 +43,7 @@ from affectvlm.scan import Scan
 
 log = logging.getLogger(__name__)
 
-VERSION = 1
+VERSIONS = {"3d": 2, "4d": 1}
 SEED = 20_260_401
 NAMES = {"3d": "affectvlm-synth-3d", "4d": "affectvlm-synth-4d"}
 CARD, MANIFEST = "benchmark.json", "MANIFEST.sha256"
@@ -56,6 +65,9 @@ MOSAIC_YAWS = (-30.0, 30.0)
 MOSAIC_PIXELS, MOSAIC_HALF_WIDTH_MM = 128, 110.0
 DEPTH_4D_MM = -100.0
 """Where the heads of BU-4DFE lie along z."""
+
+POINT = "%.2f %.2f %.2f"
+"""A place in mm, as a file has it."""
 
 BYTES_3D, BYTES_4D = 800_000, 720_000
 """About what a scan and a frame take."""
@@ -94,6 +106,10 @@ class Benchmark:
         return names + [(f"M{n + 1:0{digits}d}", WOMEN + n) for n in range(self.subjects - women)]
 
     @property
+    def version(self) -> int:
+        return VERSIONS[self.kind]
+
+    @property
     def scans(self) -> int:
         each = len(FOLDERS) * len(LEVELS) + 1 if self.kind == "3d" else len(FOLDERS) * self.frames
         return self.subjects * each
@@ -107,7 +123,8 @@ class Benchmark:
         """What `benchmark.json` says."""
         own = {"frames": self.frames} if self.kind == "4d" else {}
         return {
-            "name": NAMES[self.kind], "version": VERSION, "seed": SEED, "source": "ict" if self.ict else "procedural",
+            "name": NAMES[self.kind], "version": self.version, "seed": SEED,
+            "source": "ict" if self.ict else "procedural",
             "layout": "bu3dfe" if self.kind == "3d" else "bu4dfe", "subjects": self.subjects, "scans": self.scans,
             **own,
             "notes": "computer-generated faces; no person, no real scan. Ethnic letters XX say nothing"
@@ -127,7 +144,7 @@ def make_benchmark(folder: str | Path, wanted: Benchmark, workers: int = 0) -> P
     Raises:
         ValueError: another benchmark lies there, or ICT-FaceKit is not at its path.
     """
-    place = Path(folder) / f"{NAMES[wanted.kind]}-v{VERSION}"
+    place = Path(folder) / f"{NAMES[wanted.kind]}-v{wanted.version}"
     _claim(place, wanted)
     tasks = [task for task in _tasks(wanted) if not all((place / name).is_file() for name in _files(wanted, *task))]
     log.info("%s: %d scans of %d people, about %.1f GB", place.name, wanted.scans, wanted.subjects, wanted.bytes / 1e9)
@@ -196,7 +213,7 @@ def _files(wanted: Benchmark, name: str, number: int, emotion: str) -> list[str]
         return [f"{stem}.{extension}" for stem in stems for extension in ("wrl", "jpg")]
     levels = (0,) if emotion == "neutral" else LEVELS
     stems = [f"{name}/{name}_{CODES[emotion]}{level:02d}XX_F3D" for level in levels]
-    return [f"{stem}.{extension}" for stem in stems for extension in ("wrl", "bmp")]
+    return [f"{stem}.{extension}" for stem in stems for extension in ("wrl", "bmp", "bnd")]
 
 
 def _make(place: Path, wanted: Benchmark, tasks: Sequence[Task], workers: int) -> None:
@@ -228,9 +245,12 @@ def _done(place: Path, wanted: Benchmark, tasks: Sequence[Task], workers: int) -
 _model: Any = None
 """The face model of this process: made once."""
 
+_points = np.zeros(0, np.int64)
+"""(83,) vertices of its mesh: the landmarks of a `.bnd`, in order."""
+
 
 def _open_model(ict: str) -> None:
-    global _model
+    global _model, _points
     if ict:
         from affectvlm.synthesis.ict import ICTFace
 
@@ -239,6 +259,21 @@ def _open_model(ict: str) -> None:
         from affectvlm.synthesis.procedural import ProceduralFace
 
         _model = ProceduralFace()
+    _points = _landmarked(_model)
+
+
+def _landmarked(model: Any) -> np.ndarray:
+    """(83,) int64 vertices of a model's mesh that are the landmarks of a `.bnd`: those next to their places in the
+    front view of its average face, of those that are seen there."""
+    from scipy.spatial import cKDTree
+
+    from affectvlm.augmentation.scans import range_scan
+    from affectvlm.datasets.fixtures.faces import places83
+
+    average = model.generate(model.sample_identity(np.random.default_rng(0), spread=0.0), {})
+    surface = cKDTree(range_scan(average, 0.0, 0.0, SPACING_MM).vertices)
+    seen = np.flatnonzero(surface.query(average.vertices)[0] < SPACING_MM)
+    return seen[cKDTree(average.vertices[seen, :2]).query(places83())[1]]
 
 
 def _make_one(place: Path, wanted: Benchmark, task: Task) -> None:
@@ -246,23 +281,34 @@ def _make_one(place: Path, wanted: Benchmark, task: Task) -> None:
     name, number, emotion = task
     files = iter(_files(wanted, *task))
     made = _sequence(wanted, name, number, emotion) if wanted.kind == "4d" else _levels(name, number, emotion)
-    for scan, rng in made:
+    for scan, rng, landmarks in made:
         mesh, picture = place / next(files), place / next(files)
         uv, uv_faces, texture = mosaic(scan)
+        placed = _placed(scan, wanted.kind, rng)
         _write(picture, _picture(texture, picture.suffix))
-        _write(mesh, wrl(_placed(scan, wanted.kind, rng), uv, uv_faces, picture.name))
+        _write(mesh, wrl(placed, uv, uv_faces, picture.name))
+        if landmarks is not None:
+            _write(place / next(files), _bnd(placed, landmarks))
 
 
-def _levels(name: str, number: int, emotion: str) -> Iterator[tuple[Scan, np.random.Generator]]:
-    """A person's one way to show an emotion at four strengths, or the neutral face; and what draws their place."""
+Made = tuple[Scan, np.random.Generator, np.ndarray | None]
+"""A scan, what draws its place, and its (83,) vertices that are landmarks, where it has some."""
+
+
+def _levels(name: str, number: int, emotion: str) -> Iterator[Made]:
+    """A person's one way to show an emotion at four strengths, or the neutral face."""
+    from scipy.spatial import cKDTree
+
     person = _identity(name, number)
     for level in (0,) if emotion == "neutral" else LEVELS:
         units = {} if level == 0 else _units(number, emotion, level / max(LEVELS))
         rng = np.random.default_rng([SEED, _SCAN, number, _code(emotion), level])
-        yield _scanned(_model.generate(person, units), rng), rng
+        head = _model.generate(person, units)
+        scan = _scanned(head, rng)
+        yield scan, rng, cKDTree(scan.vertices).query(head.vertices[_points])[1]
 
 
-def _sequence(wanted: Benchmark, name: str, number: int, emotion: str) -> Iterator[tuple[Scan, np.random.Generator]]:
+def _sequence(wanted: Benchmark, name: str, number: int, emotion: str) -> Iterator[Made]:
     """From neutral to the peak and back, the head moving a little; frames spread evenly over the time."""
     from affectvlm.synthesis.timing import timeline
 
@@ -276,7 +322,7 @@ def _sequence(wanted: Benchmark, name: str, number: int, emotion: str) -> Iterat
         noise = np.random.default_rng([SEED, _SCAN, number, _code(emotion), 100 + frame])
         scan = _scanned(_model.generate(person, {unit: strength * value for unit, value in full.items()}), noise)
         swayed = _turned(scan, sway * np.sin(2 * np.pi * frame / wanted.frames + phase))
-        yield swayed, np.random.default_rng([SEED, _PLACE, number, _code(emotion)])  # one place for all frames
+        yield swayed, np.random.default_rng([SEED, _PLACE, number, _code(emotion)]), None  # one place for all frames
 
 
 def _identity(name: str, number: int) -> Any:
@@ -358,7 +404,7 @@ def wrl(scan: Scan, uv: np.ndarray, uv_faces: np.ndarray, picture: str) -> bytes
     blocks = [
         "#VRML V2.0 utf8\n\nShape {\n  appearance Appearance {\n    texture ImageTexture { url \"" + picture + "\" }\n"
         "  }\n  geometry IndexedFaceSet {\n    coord Coordinate {\n      point [\n",
-        _lines("%.2f %.2f %.2f,\n", scan.vertices.astype(np.float64) + 0.0),
+        _lines(f"{POINT},\n", _written(scan.vertices)),
         "      ]\n    }\n    coordIndex [\n",
         _lines("%d, %d, %d, -1,\n", scan.faces),
         "    ]\n    texCoord TextureCoordinate {\n      point [\n",
@@ -368,6 +414,16 @@ def wrl(scan: Scan, uv: np.ndarray, uv_faces: np.ndarray, picture: str) -> bytes
         "    ]\n  }\n}\n",
     ]  # fmt: skip
     return "".join(blocks).encode()
+
+
+def _bnd(scan: Scan, vertices: np.ndarray) -> bytes:
+    """The landmarks of a scan that are its vertices (83,) with these numbers: each where the `.wrl` says it is."""
+    rows = zip(vertices.tolist(), _written(scan.vertices[vertices]).tolist(), strict=True)
+    return "".join(f"{number}\t\t{POINT % tuple(point)}\n" for number, point in rows).encode()
+
+
+def _written(points: np.ndarray) -> np.ndarray:
+    return points.astype(np.float64) + 0.0  # -0.0 becomes 0.0
 
 
 def _lines(form: str, rows: np.ndarray) -> str:

@@ -24,6 +24,7 @@ from affectvlm.datasets.layout import (
     conclude,
     data_folder,
     entries,
+    folders,
     pass_over,
     read_frames,
     sequence,
@@ -31,7 +32,7 @@ from affectvlm.datasets.layout import (
     tell,
     tell_frames,
 )
-from affectvlm.datasets.records import Index
+from affectvlm.datasets.records import Index, listed
 from affectvlm.emotions import BP4D
 from affectvlm.protocols import BP4D_PLUS_TASKS, BP4D_TASKS
 
@@ -46,6 +47,9 @@ NOT_CODED = 9
 SUBJECT = re.compile(r"[FM]\d{3}", re.IGNORECASE)
 TASK = re.compile(r"T(?P<number>\d{1,2})", re.IGNORECASE)
 FRAME = re.compile(r"(?P<number>\d{1,6})")
+FEATURES = re.compile(r"[23]DFeatures|FacialLandmarks|BND", re.IGNORECASE)
+"""Folders of landmarks."""
+
 MESHES = (".obj", ".ply", ".wrl")
 SEXES = {"F": "female", "M": "male"}
 LAYOUT = "wanted is F001/T1/0001.obj, with a .jpg of the same number"
@@ -214,6 +218,7 @@ def _index(dataset: str, path: str | Path, classes: Sequence[str], coded_only: b
             )
     if found:
         tell_frames(draft, found)
+        _tell_landmarks(draft)
         tell(draft, "sequences differ from their tables of action units", coding, len(found))
         if tables:
             draft.remarks.append(f"action units are coded for {len(set(tables))} sequences")
@@ -242,6 +247,15 @@ def _pass(draft: Draft, entry: Path, name: str) -> None:
         draft.exclude(f"{name}/", "no folder of a task (T1, T2, ...)")
     else:
         pass_over(draft, entry)
+
+
+def _tell_landmarks(draft: Draft) -> None:
+    """Landmarks come in folders beside the scans, by numbers of which it is not known from where they count."""
+    level = folders(draft.root)
+    found = [entry for folder in (level, *map(folders, level)) for entry in folder if FEATURES.fullmatch(entry.name)]
+    if found:
+        draft.remarks.append(f"{listed(entry.name for entry in found)}: landmarks that are not read; poses are found "
+                             "without them")  # fmt: skip
 
 
 def _coding(draft: Draft, name: str, frames: Frames, table: Path | None, coded_only: bool) -> dict[str, str]:

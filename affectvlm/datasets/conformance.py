@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from affectvlm.datasets import index_dataset
+from affectvlm.datasets.content import shared_files
 from affectvlm.datasets.findings import FINE, LOOKS, NOMINAL, REMARK, SURPRISE, Finding, Nominal
 from affectvlm.datasets.measures import VIEW_PIXELS, Measure, measure
 from affectvlm.datasets.records import Index, Record
@@ -33,6 +34,8 @@ class ConformanceReport:
         name: of the data set; folder: name of its folder.
         subjects, samples: their numbers; counts: class → samples; lengths: of the sequences, in the order of records.
         gaps: sequences with missing frames; empty: files of no bytes.
+        shared: frames that several people have alike, "FILE (SUBJECT) and FILE (SUBJECT)"; uncompared: frames that were
+            too many to be compared in this way.
         excluded, remarks: of the index.
         measures: of the sample; findings: in the order of `check`.
     """
@@ -48,6 +51,8 @@ class ConformanceReport:
     excluded: dict[str, str]
     remarks: tuple[str, ...]
     measures: tuple[Measure, ...]
+    shared: tuple[str, ...] = ()
+    uncompared: int = 0
     findings: tuple[Finding, ...] = field(default=())
 
     @property
@@ -70,6 +75,7 @@ class ConformanceReport:
             **{name: value for name, value in vars(self).items() if name not in ("measures", "findings")},
             "lengths": list(self.lengths),
             "empty": list(self.empty),
+            "shared": list(self.shared),
             "remarks": list(self.remarks),
             "histogram": self.histogram,
             "measures": [one.to_dict() for one in self.measures],
@@ -118,6 +124,7 @@ def check(
     if sample < 1:
         raise ValueError(f"sample is {sample}; at least 1 is needed")
     index = index_dataset(name, path, **options)
+    shared, uncompared = shared_files(index.root, [record for record in index.records if record.is_sequence])
     report = ConformanceReport(
         name=name,
         folder=Path(path).name,
@@ -130,6 +137,8 @@ def check(
         excluded=dict(index.excluded),
         remarks=index.remarks,
         measures=tuple(measure(index, record, pose) for record in _drawn(index, sample, seed)),
+        shared=tuple(" and ".join(f"{file} ({record.subject})" for record, file in places) for places in shared),
+        uncompared=uncompared,
     )
     found = [finding for look in LOOKS for finding in look(report, NOMINAL.get(name, Nominal()), index)]
     return ConformanceReport(**{**vars(report), "findings": tuple(found)})

@@ -7,6 +7,8 @@ import json
 import os
 import re
 import time
+from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
 from affectvlm.datasets.records import Record
@@ -18,6 +20,9 @@ BESIDE = (".mtl", ".lm3", ".bnd", *IMAGE_EXTENSIONS)
 
 SETTLED_NS = 5_000_000_000
 """A file that changed a moment ago may change again without its time showing it; its hash is not kept."""
+
+PIECE = 4096
+MOST_COMPARED = 20_000
 
 _LINE = rb"[ \t]+(.+?)[ \t\r]*$"
 _REFERENCES = {
@@ -126,6 +131,59 @@ class Fingerprints:
                     self._new[name] = [state.st_size, state.st_mtime_ns, known]
             self._hashes[path] = known
         return self._hashes[path]
+
+
+Place = tuple[Record, str]
+"""A record and one of its files."""
+
+
+def shared_files(
+    root: Path, records: Sequence[Record], most: int = MOST_COMPARED
+) -> tuple[list[list[Place]], int]:
+    """Equal files, neither empty, in records of two people; and how many files were not compared.
+
+    Sizes are compared first, then a piece of the middle, and only what agrees in both is read to its end.
+
+    Args:
+        most: files of equal size beyond this number are passed over, evenly: reading pieces of a million takes hours.
+
+    Returns:
+        For each content that several people have, all its places in the order of the records. What cannot be read is
+        nobody's copy.
+    """
+    sizes: dict[int, list[Place]] = defaultdict(list)
+    for place in ((record, file) for record in records for file in record.files):
+        try:
+            sizes[(root / place[1]).stat().st_size].append(place)
+        except OSError:
+            continue
+    alike = [same for size, same in sorted(sizes.items()) if size and _people(same) > 1]
+    total = sum(map(len, alike))
+    step = max(1, -(-total // most))
+    kept, passed = alike[::step], sum(map(len, alike)) - sum(map(len, alike[::step]))
+    closer = [part for same in kept for part in _parted(root, same, whole=False)]
+    return [equal for part in closer for equal in _parted(root, part, whole=True)], passed
+
+
+def _parted(root: Path, places: Sequence[Place], whole: bool) -> list[list[Place]]:
+    """Places of several people whose files agree: wholly, or in a piece of their middle."""
+    groups: dict[bytes, list[Place]] = defaultdict(list)
+    for place in places:
+        try:
+            with (root / place[1]).open("rb") as file:
+                if whole:
+                    content = hashlib.file_digest(file, "sha256").digest()
+                else:
+                    file.seek(max(0, os.fstat(file.fileno()).st_size - PIECE) // 2)
+                    content = file.read(PIECE)
+        except OSError:
+            continue
+        groups[content].append(place)
+    return [same for same in groups.values() if _people(same) > 1]
+
+
+def _people(places: Sequence[Place]) -> int:
+    return len({(record.source, record.subject) for record, _ in places})
 
 
 def _remembered(memory: Path | None) -> dict[str, list]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
-from affectvlm.datasets.content import Fingerprints
+from affectvlm.datasets.content import Fingerprints, shared_files
 from affectvlm.datasets.records import Index, Record, listed
 from affectvlm.photos.decoding import FORMATS
 from affectvlm.scan_io import EXTENSIONS
@@ -61,6 +62,7 @@ class Draft:
         self.remarks += [f"row {listed(map(str, rows))}: {what}" for what, rows in self.odd.items()]
         self._join_subjects()
         self._exclude_copies()
+        self._exclude_shared()
         if not self.records:
             reasons = listed(f"{what}: {why}" for what, why in self.excluded.items())
             found = reasons or ", ".join(self.remarks) or "nothing is in there"
@@ -68,7 +70,8 @@ class Draft:
         return Index(self.root, self.classes, tuple(self.records), self.excluded, tuple(self.remarks))
 
     def _join_subjects(self) -> None:
-        """Names that differ only in case and spaces are one person: apart, he could come into two splits."""
+        """Names that differ only in case, spaces and the way their letters are coded (systems write one "é" in two
+        ways) are one person: apart, he could come into two splits."""
         spellings: dict[str, set[str]] = defaultdict(set)
         for record in self.records:
             spellings[_one_name(record.subject)].add(record.subject)
@@ -76,7 +79,10 @@ class Draft:
         self.records = [replace(record, subject=first[_one_name(record.subject)]) for record in self.records]
         for names in spellings.values():
             if len(names) > 1:
-                self.remarks.append(f"the subjects {' and '.join(sorted(names))} were taken for one person")
+                # names that look alike can only be told apart by their codes
+                coded = any(_seen(name) != name for name in names)
+                shown = [ascii(name) if coded else name for name in sorted(names)]
+                self.remarks.append(f"the subjects {' and '.join(shown)} were taken for one person")
 
     def _exclude_copies(self) -> None:
         """The same content twice: left out where label or subject contradict each other, kept once otherwise."""
@@ -89,14 +95,24 @@ class Draft:
                 self.exclude(record.id, f"a copy of {other.id}" + ("" if agree else f", which is {told}"))
         self.records = [record for record in self.records if record.id not in self.excluded]
 
+    def _exclude_shared(self) -> None:
+        """One picture in the triples of two people: nobody knows whose it is. (Frames of sequences, up to a million
+        files, are compared by `conformance.check`.)"""
+        for places in shared_files(self.root, [record for record in self.records if record.is_pictures])[0]:
+            for record, file in places:
+                other, twin = next(place for place in places if place[0].subject != record.subject)
+                self.exclude(record.id, f"{file} is a copy of {twin}, of subject {other.subject}")
+        self.records = [record for record in self.records if record.id not in self.excluded]
+
     def _copies(self) -> list[list[Record]]:
-        """Records with equal files. Only files of equal size are read."""
+        """Records with equal files. Only files of equal size are read, and empty ones are damaged, not equal."""
         fingerprints = Fingerprints(self.root)
 
         def sizes(record: Record) -> tuple[int, ...]:
             # of a sequence, three frames tell enough before anything is read
             files = record.files[:: max(1, len(record.files) // 2)] if record.is_sequence else record.files
-            return (len(record.files), *((self.root / file).stat().st_size for file in files))
+            found = tuple((self.root / file).stat().st_size for file in files)
+            return (len(record.files), *found, *(() if all(found) else (record.id,)))
 
         def content(record: Record) -> str:
             try:
@@ -116,7 +132,12 @@ def scan_stem(name: str) -> str:
 
 
 def _one_name(subject: str) -> str:
-    return " ".join(subject.casefold().split())
+    return " ".join(_seen(_seen(subject).casefold()).split())
+
+
+def _seen(name: str) -> str:
+    """A name in one coding of its letters, without signs that nobody sees."""
+    return "".join(sign for sign in unicodedata.normalize("NFKC", name) if unicodedata.category(sign) != "Cf")
 
 
 def _grouped(records: Sequence[Record], key: Callable[[Record], object]) -> list[list[Record]]:

@@ -135,6 +135,11 @@ def _sequences(report: ConformanceReport, nominal: Nominal, index: Index) -> Ite
     usual = nominal.frames is None or nominal.frames[0] <= middle <= nominal.frames[1]
     wanted = "" if usual else "; {} to {} are usual".format(*nominal.frames)
     yield Finding(FINE if usual else REMARK, words + wanted)
+    if report.shared:
+        yield Finding(SURPRISE, f"{len(report.shared)} frames are those of several people: {listed(report.shared)}",
+                      "folders were mixed up, so people are not apart: copy them again, or exclude both")  # fmt: skip
+    if report.uncompared:
+        yield Finding(REMARK, f"{report.uncompared:,} frames of equal size were not compared between people")
     if report.gaps:
         yield Finding(REMARK, f"{report.gaps} of {len(report.lengths)} sequences have gaps")
 

@@ -6,6 +6,7 @@ A published layout has a fixed depth, so links to folders are followed here: lar
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 from collections import Counter, defaultdict
@@ -45,9 +46,10 @@ class Frames:
     landmarks: dict[int, str] = field(default_factory=dict)
 
     @property
-    def missing(self) -> list[int]:
-        """Numbers between the first and the last that have no scan."""
-        return sorted(set(range(min(self.scans), max(self.scans))) - set(self.scans)) if self.scans else []
+    def missing(self) -> list[range]:
+        """Numbers between the first and the last that have no scan. As ranges: a file called by a date is enough to
+        make them millions."""
+        return [range(a + 1, b) for a, b in itertools.pairwise(sorted(self.scans)) if b - a > 1]
 
 
 def data_folder(path: str | Path) -> Path:
@@ -251,7 +253,8 @@ def tell_frames(draft: Draft, sequences: Mapping[str, Frames]) -> None:
     """Remarks on the gaps of sequences (id → frames), on first numbers and on missing pictures."""
     total = len(sequences)
     gaps = {name: frames.missing for name, frames in sequences.items() if frames.missing}
-    gaps = {name: f"{len(numbers)} frames are missing: {runs(numbers)}" for name, numbers in gaps.items()}
+    count = {name: sum(one.stop - one.start for one in gone) for name, gone in gaps.items()}
+    gaps = {name: f"{count[name]} frames are missing: {_spans(gone)}" for name, gone in gaps.items()}
     tell(draft, "sequences have gaps", gaps, total)
     bare = {name: sorted(set(frames.scans) - frames.pictures) for name, frames in sequences.items()}
     bare = {name: f"no picture for {runs(numbers)}" for name, numbers in bare.items() if numbers}
@@ -334,7 +337,11 @@ def runs(numbers: Iterable[int]) -> str:
             parts[-1] = [parts[-1][0], number]
         else:
             parts.append([number])
-    return listed("-".join(map(str, part)) for part in parts)
+    return _spans([range(part[0], part[-1] + 1) for part in parts])
+
+
+def _spans(ranges: Iterable[range]) -> str:
+    return listed(f"{one[0]}-{one[-1]}" if one.stop - one.start > 1 else str(one[0]) for one in ranges)
 
 
 def relative(draft: Draft, path: Path) -> str:

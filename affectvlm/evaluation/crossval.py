@@ -176,7 +176,7 @@ class _Evaluation:
         runs = len({fold.run for fold in self.folds})  # wrong sizes end here, before anything is written
         choices, place = self._choices(), self.output / PLAN
         if place.is_file():
-            before = json.loads(place.read_text("utf-8"))
+            before = _read(place)
             differ = [key for key in choices if key != "partial" and before.get(key) != choices[key]]
             if differ:
                 told = "; ".join(f"{key} was {before.get(key)!r}, now {choices[key]!r}" for key in differ[:3])
@@ -224,7 +224,7 @@ class _Evaluation:
         place, split = folder / SPLIT, fold.split()
         check_split(fold.name, split, self.index.records)
         if place.is_file():
-            if json.loads(place.read_text("utf-8")) != split:
+            if _read(place) != split:
                 raise RunError(f"{fold.name}/{SPLIT} is not the split of this fold; it was changed, or the data were")
         else:
             _write(place, split)
