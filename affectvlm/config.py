@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import math
 import types
 import typing
 from collections.abc import Sequence
@@ -17,12 +18,34 @@ from typing import Any, TypeVar
 import yaml
 
 from affectvlm.augmentation.views import MixedViews
+from affectvlm.losses.supervised import MARGIN_RANGE
 from affectvlm.model.tuning import TuningConfig
 
 T = TypeVar("T")
 
 METHODS = ("affectvlm", "multiviewvlm", "smilevlm", "mifar")
 """The training methods; the first learns from labels, the others without."""
+
+GENERATED, OWN = ("procedural", "ict"), ("folder", "unlabelled")
+"""Sources of faces: face models, and files of the user's own."""
+
+MOST_STEPS, MOST_ROWS = 10**9, 10**6
+"""Of a training, and of one batch: more is a slip of the hand."""
+
+
+def _at_least(low: float, section: str, settings: Any, *names: str) -> None:
+    """Refuse a number, or one of several, that is smaller."""
+    for name in names:
+        value = getattr(settings, name)
+        if min(value if isinstance(value, tuple) else (value,), default=low) < low:
+            raise ValueError(f"{section}.{name} is {value}; {low} or more is needed")
+
+
+def _some_weight(section: str, settings: Any, *names: str) -> None:
+    """Refuse weights of terms below 0, and those that leave nothing to learn from."""
+    _at_least(0, section, settings, *names)
+    if not any(getattr(settings, name) for name in names):
+        raise ValueError(f"{section} switches off {', '.join(names)}: nothing is left to learn from")
 
 
 @dataclass(frozen=True)
@@ -68,6 +91,10 @@ class DataConfig:
     magnify: float = 1.0
 
     def __post_init__(self) -> None:
+        if unknown := [name for name in self.sources if name not in GENERATED + OWN]:
+            raise ValueError(f"data.sources names {unknown[0]!r}; there are {', '.join(GENERATED + OWN)}")
+        if not self.sources:
+            raise ValueError("data.sources is empty; one source of faces at least is needed")
         if len(self.sources) != len(self.train_faces):
             raise ValueError(
                 f"data.train_faces has {len(self.train_faces)} numbers for {len(self.sources)} data.sources; "
@@ -92,6 +119,20 @@ class DataConfig:
             raise ValueError("data.sources names a folder but data.folder is empty; a folder or a CSV file is needed")
         if len(set(self.sources)) != len(self.sources):
             raise ValueError(f"data.sources is {self.sources}; each source once is needed")
+        _at_least(
+            0, "data", self, "train_faces", "clean_faces", "wide_faces", "validation_faces", "test_faces",
+            "split_seed", "scans_first", "workers", "loaders",
+        )  # fmt: skip
+        if not set(OWN) & set(self.sources):
+            self._check_generated()
+
+    def _check_generated(self) -> None:
+        """Where there are generated faces alone, each split needs some."""
+        if not any(self.train_faces + self.clean_faces):
+            raise ValueError(f"data.train_faces is {self.train_faces}; generated faces to train on are needed")
+        _at_least(1, "data", self, "test_faces")
+        if not self.validation_faces + self.wide_faces:
+            raise ValueError("data.validation_faces is 0; generated faces to validate on are needed")
 
 
 @dataclass(frozen=True)
@@ -141,7 +182,8 @@ class OptimConfig:
     the words of the classes before faces are seen (random weights only); after that the text tower learns at `text_lr`
     times the rate, and rests where that is 0. `precision` auto is bf16 where the hardware is fast at it, else fp32;
     weights are kept in fp32 either way. `patience` ends the training after so many validations without a better score
-    (0 = never). `ema` is the decay of the running average of the weights.
+    (0 = never). `ema` is the decay of the running average of the weights, `clip` the norm that gradients are cut to (0
+    = they are not).
     `compile` fuses the image tower's operations with torch.compile: a minute or two at the start, then faster; it
     needs a C++ compiler on CPUs.
     """
@@ -168,6 +210,13 @@ class OptimConfig:
             raise ValueError(f"optim.precision is {self.precision!r}; auto, bf16 or fp32 is needed")
         if self.steps < 1 or self.batch < 1 or self.lr <= 0:
             raise ValueError(f"optim has {self.steps} steps of {self.batch} at {self.lr}; numbers above 0 are needed")
+        if self.steps > MOST_STEPS or self.batch > MOST_ROWS:
+            raise ValueError(
+                f"optim has {self.steps} steps of {self.batch}; at most {MOST_STEPS} steps of {MOST_ROWS} are needed"
+            )
+        _at_least(
+            0, "optim", self, "text_lr", "word_steps", "weight_decay", "warmup", "clip", "patience", "threads"
+        )  # fmt: skip
         if not 0 <= self.ema < 1:
             raise ValueError(f"optim.ema is {self.ema}; a number from 0 up to below 1 is needed")
         if self.warmup >= self.steps:
@@ -189,6 +238,13 @@ class LossConfig:
     units: float = 2.0
     margin: float = 0.2
     margin_lr: float = 1e-3
+
+    def __post_init__(self) -> None:
+        _some_weight("loss", self, "contrastive", "triplet", "alignment", "units")
+        _at_least(0, "loss", self, "margin_lr")
+        low, high = MARGIN_RANGE
+        if not low < self.margin < high:
+            raise ValueError(f"loss.margin is {self.margin}; a number between {low} and {high} is needed")
 
 
 @dataclass(frozen=True)
@@ -223,6 +279,8 @@ class PseudoConfig:
                 f"pseudo has epochs {self.epochs}, per_class {self.per_class}, restarts {self.restarts}, confidence "
                 f"{self.confidence}; 0 or more, 1 or more, 0 or more, and a share below 1 are needed"
             )
+        if not 0 < self.dominance <= 1:
+            raise ValueError(f"pseudo.dominance is {self.dominance}; a share above 0, 1 at most, is needed")
         if len(set(self.classes)) < len(self.classes):
             raise ValueError(f"pseudo.classes is {self.classes}; each class once is needed")
 
@@ -239,6 +297,11 @@ class MultiviewConfig:
     pair_scale: float = 10.0
     false_negatives: bool = False
 
+    def __post_init__(self) -> None:
+        _some_weight("multiview", self, "contrastive", "multiview", "positive", "negative")
+        if not self.pair_scale > 0:
+            raise ValueError(f"multiview.pair_scale is {self.pair_scale}; a positive number is needed")
+
 
 @dataclass(frozen=True)
 class SmileConfig:
@@ -252,8 +315,9 @@ class SmileConfig:
     projection: int = 128
 
     def __post_init__(self) -> None:
-        if self.projection < 2:
-            raise ValueError(f"smile.projection is {self.projection}; 2 or more is needed")
+        _some_weight("smile", self, "decorrelation", "alignment", "redundancy")
+        _at_least(0, "smile", self, "off_diagonal")
+        _at_least(2, "smile", self, "projection")
 
 
 @dataclass(frozen=True)
@@ -266,8 +330,9 @@ class MifarConfig:
     projection: int = 128
 
     def __post_init__(self) -> None:
-        if self.projection < 2:
-            raise ValueError(f"mifar.projection is {self.projection}; 2 or more is needed")
+        _some_weight("mifar", self, "distortions", "views")
+        _at_least(0, "mifar", self, "off_diagonal")
+        _at_least(2, "mifar", self, "projection")
 
 
 @dataclass(frozen=True)
@@ -295,6 +360,9 @@ class RunConfig:
             raise ValueError(f"run.name is {self.name!r}; a plain name of a folder is needed")
         if min(self.every, self.validate) < 1:
             raise ValueError(f"run.every is {self.every}, run.validate {self.validate}; 1 or more is needed")
+        _at_least(0, "run", self, "save_minutes", "devices", "nodes")
+        if not 0 <= self.seed < 2**32:
+            raise ValueError(f"run.seed is {self.seed}; a whole number from 0 to {2**32 - 1} is needed")
 
 
 @dataclass(frozen=True)
@@ -336,11 +404,15 @@ def load(cls: type[T], file: str | Path | None = None, overrides: Sequence[str] 
     """Defaults of `cls`, then the YAML file, then overrides such as `optim.lr=0.001`.
 
     Raises:
-        ValueError: unknown section or key (with the nearest known one), wrong type, or a value its dataclass refuses.
+        ValueError: unknown section or key (with the nearest known one), one that is given twice in the file, what is no
+            plain YAML, wrong type, a number that is not finite, or a value its dataclass refuses.
+        OSError: the file cannot be read.
     """
     tree: dict[str, Any] = {}
     if file is not None:
-        tree = yaml.safe_load(Path(file).read_text("utf-8")) or {}
+        tree = _read(Path(file).read_text("utf-8"), Path(file).name)
+        if tree is None:
+            tree = {}
         if not isinstance(tree, dict):
             raise ValueError(f"{Path(file).name} holds {type(tree).__name__}; sections with settings are needed")
     for override in overrides:
@@ -351,8 +423,45 @@ def load(cls: type[T], file: str | Path | None = None, overrides: Sequence[str] 
         node = tree
         for section in sections:
             node = node.setdefault(section, {})
-        node[key] = yaml.safe_load(text)
+            if not isinstance(node, dict):
+                raise ValueError(f"{override!r} takes {section} for a section, but it has been given a value")
+        value = _read(text, f"{override!r} cannot be read as section.key=value")
+        node[key] = value if isinstance(value, dict) else _Given(text, value)
     return _make(cls, tree, "")
+
+
+@dataclass(frozen=True)
+class _Given:
+    """The value of an override: as text, which is what a name is (007, true), and as YAML reads it."""
+
+    text: str
+    value: Any
+
+
+class _Plain(yaml.SafeLoader):
+    """YAML that refuses what would be lost in silence: a key that is given twice."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        if twice := sorted({key for key in keys if keys.count(key) > 1}):
+            raise yaml.constructor.ConstructorError(None, None, f"{twice[0]} is given twice", node.start_mark)
+        return super().construct_mapping(node, deep)
+
+
+def _read(text: str, where: str) -> Any:
+    """What YAML text holds.
+
+    Raises:
+        ValueError: it is none, has tags, or gives a key twice; `where` says which text it was.
+    """
+    try:
+        return yaml.load(text, _Plain)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        line = f", line {mark.line + 1}" if mark and "\n" in text else ""
+        raise ValueError(f"{where}{line}: {error.problem or error.context}") from error
+    except yaml.YAMLError as error:  # characters that YAML does not allow
+        raise ValueError(f"{where}: {str(error).splitlines()[0]}") from error
 
 
 def to_dict(config: Any) -> dict[str, Any]:
@@ -364,6 +473,7 @@ def to_dict(config: Any) -> dict[str, Any]:
 
 
 def _make(cls: type[T], tree: Any, prefix: str) -> T:
+    tree = tree.value if isinstance(tree, _Given) else tree
     if not isinstance(tree, dict):
         raise ValueError(f"{prefix.rstrip('.') or 'settings'} is {tree!r}; keys with values are needed")
     hints = typing.get_type_hints(cls)
@@ -379,6 +489,10 @@ def _make(cls: type[T], tree: Any, prefix: str) -> T:
 def _convert(value: Any, wanted: Any, name: str) -> Any:
     if dataclasses.is_dataclass(wanted):
         return _make(wanted, value, name + ".")
+    if isinstance(value, _Given):
+        if wanted is str and not isinstance(value.value, str):
+            return value.text.strip()
+        value = value.value
     origin = typing.get_origin(wanted)
     if origin is tuple:
         items = list(value) if isinstance(value, (list, tuple)) else [value]
@@ -391,9 +505,12 @@ def _convert(value: Any, wanted: Any, name: str) -> Any:
         raise TypeError(f"{name}: unions are not supported in settings")
     if wanted is float and isinstance(value, (int, float, str)) and not isinstance(value, bool):
         try:
-            return float(value)  # YAML reads 1e-3 as text
-        except ValueError:
-            pass
+            number = float(value)  # YAML reads 1e-3 as text
+        except (ValueError, OverflowError):
+            raise ValueError(f"{name} is {str(value)[:40]!r}; a number is needed") from None
+        if not math.isfinite(number):
+            raise ValueError(f"{name} is {number}; a finite number is needed")
+        return number
     if wanted is str and isinstance(value, (int, float)) and not isinstance(value, bool):
         return str(value)
     if type(value) is not wanted:

@@ -157,20 +157,7 @@ class Plan:
         Raises:
             ValueError: as `overrides`, or what `affectvlm.config` refuses.
         """
-        return resolved(self.overrides())
-
-
-def resolved(overrides: list[str]) -> TrainConfig:
-    """`config.load` that says in a ValueError also what is no YAML, or a section used as a value."""
-    for override in overrides:
-        try:
-            yaml.safe_load(override.partition("=")[2])
-        except yaml.YAMLError as error:
-            raise ValueError(f"{override!r} cannot be read as section.key=value: {_first_line(error)}") from error
-    try:
-        return load(TrainConfig, None, overrides)
-    except (AttributeError, TypeError, OverflowError) as error:
-        raise ValueError(f"the settings {' '.join(overrides)!r} contradict each other: {error}") from error
+        return load(TrainConfig, None, self.overrides())
 
 
 def settings_in(text: str) -> list[str]:
@@ -236,7 +223,3 @@ def _one_of(what: str, value: str, known: tuple[str, ...]) -> str:
     if value not in known:
         raise ValueError(f"{what} is {value!r}; one of {', '.join(known)} is needed")
     return value
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0]

@@ -21,8 +21,10 @@ from __future__ import annotations
 import errno
 import fcntl
 import json
+import logging
 import os
 import platform
+import re
 import shlex
 import shutil
 import subprocess
@@ -42,6 +44,8 @@ STARTED, LOG, LOCK, STOP = "started.json", "log.txt", "lock", "stop"
 HANDED_LOCK = "AFFECTVLM_RUN_LOCK"
 """Environment variable: number of the open file by which whoever started this process already holds the run's lock."""
 
+log = logging.getLogger(__name__)
+
 _PACKAGES = ("torch", "open_clip_torch", "pytorch-lightning", "numpy", "numba", "safetensors")
 _ATTEMPTS = 5
 _SPARE_BYTES = 32 << 20
@@ -57,7 +61,8 @@ class Run:
 
     def __init__(self, folder: Path, lock: int | None) -> None:
         self.folder, self._lock = folder, lock
-        self._events = None if lock is None else (folder / EVENTS).open("a", encoding="utf-8", buffering=1)
+        self._torn = lock is not None and is_cut(folder / EVENTS)
+        self._events = None if lock is None else (folder / EVENTS).open("ab", buffering=0)
 
     @classmethod
     def open(cls, folder: str | Path, resume: bool = False) -> Run:
@@ -90,9 +95,25 @@ class Run:
         return cls(Path(folder), None)
 
     def event(self, kind: str, **values: Any) -> None:
-        """Append {"kind": ..., "time": seconds since 1970, ...} to events.jsonl."""
-        if self._events is not None:
-            self._events.write(json.dumps({"kind": kind, "time": round(time.time(), 2), **values}) + "\n")
+        """Append {"kind": ..., "time": seconds since 1970, ...} to events.jsonl.
+
+        Raises:
+            RunError: it cannot be written. Of an "end" that is only logged: whatever ended the run is what is to be
+                said.
+        """
+        if self._events is None:
+            return
+        text = json.dumps({"kind": kind, "time": round(time.time(), 2), **values}) + "\n"
+        line = ("\n" * self._torn + text).encode()
+        try:
+            number = 0 if self._events.write(line) == len(line) else errno.ENOSPC  # the last room took a part of it
+        except OSError as error:
+            number = error.errno
+        self._torn = number != 0
+        if number and kind != "end":
+            raise RunError(self._unwritten(EVENTS, number))
+        if number:
+            log.warning("%s", self._unwritten(EVENTS, number))
 
     def write_json(self, name: str, content: Any) -> None:
         """Write a JSON file of the run, whole or not at all."""
@@ -105,23 +126,33 @@ class Run:
             size: bytes it will take, where known: too little room is then said before anything is written.
 
         Raises:
-            RunError: no room on the disk; what stood there before still stands.
+            RunError: no room on the disk, or the system refuses; what stood there before still stands.
         """
         place, temporary = self.folder / name, self.folder / f".{name}.{os.getpid()}.tmp"
         free = shutil.disk_usage(self.folder).free
         if free < size + (_SPARE_BYTES if size else 0):
-            raise RunError(_no_room(name, free, size, place.exists()))
+            raise RunError(self._unwritten(name, errno.ENOSPC, size))
         try:
             save(temporary)
             with temporary.open("rb") as file:
                 os.fsync(file.fileno())
             temporary.replace(place)
-        except OSError as error:
-            if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                raise RunError(_no_room(name, shutil.disk_usage(self.folder).free, size, place.exists())) from error
-            raise
+        except Exception as error:
+            number = _refused(error)
+            if number is None:
+                raise
+            raise RunError(self._unwritten(name, number, size)) from error
         finally:
             temporary.unlink(missing_ok=True)
+
+    def _unwritten(self, name: str, number: int, size: int = 0) -> str:
+        """Why a file is not written, in words; `number` is the system's, `size` the bytes it takes, where known."""
+        kept = "; the earlier one is untouched" if name != EVENTS and (self.folder / name).exists() else ""
+        if number not in (errno.ENOSPC, errno.EDQUOT):
+            return f"{name} cannot be written: {os.strerror(number)}{kept}"
+        free = shutil.disk_usage(self.folder).free
+        wanted = f"{size / 1e6:.0f} MB are needed" if size else "more is needed"
+        return f"no room for {name}: {free / 1e6:.0f} MB are free where the run is kept, {wanted}{kept}"
 
     @property
     def stop_requested(self) -> bool:
@@ -397,7 +428,19 @@ def command(arguments: Sequence[str] | None = None) -> str:
     return shlex.join(["python", Path(script).name, *rest])
 
 
-def _no_room(name: str, free: int, size: int, earlier: bool) -> str:
-    wanted = f"{size / 1e6:.0f} MB are needed" if size else "more is needed"
-    kept = "; the earlier one is untouched" if earlier else ""
-    return f"no room for {name}: {free / 1e6:.0f} MB are free where the run is kept, {wanted}{kept}"
+def is_cut(file: str | Path) -> bool:
+    """Whether the last line of a file lacks its end, as a kill or a full disk may leave it."""
+    try:
+        with Path(file).open("rb") as stream:
+            stream.seek(-1, os.SEEK_END)
+            return stream.read(1) != b"\n"
+    except OSError:  # none, or an empty one
+        return False
+
+
+def _refused(error: Exception) -> int | None:
+    """The number by which the system says why it did not write; None for any other error."""
+    if isinstance(error, OSError):
+        return error.errno
+    found = re.search(r"\(os error (\d+)\)", str(error))  # safetensors writes by itself, and only says so
+    return int(found[1]) if found else None

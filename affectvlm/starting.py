@@ -22,8 +22,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from affectvlm.config import to_dict
-from affectvlm.planning import checked_name, resolved, written
+from affectvlm.config import TrainConfig, load, to_dict
+from affectvlm.planning import checked_name, written
 from affectvlm.runs import (
     CONFIG,
     EVENTS,
@@ -33,6 +33,7 @@ from affectvlm.runs import (
     STARTED,
     RunError,
     holder,
+    is_cut,
     is_run,
     is_running,
     list_runs,
@@ -67,7 +68,8 @@ def start(root: str | Path, name: str, overrides: Sequence[str]) -> Path:
     """
     root, name = Path(root), checked_name(name)
     overrides = [text for text in overrides if not text.startswith(("run.name=", "run.folder="))]
-    settings = to_dict(resolved([*overrides, written("run.name", name), written("run.folder", str(root))]))
+    place = written("run.name", name), written("run.folder", str(root))
+    settings = to_dict(load(TrainConfig, None, [*overrides, *place]))
     with _one_at_a_time(root):
         folder = root / name
         if folder.exists() and not _never_began(folder):
@@ -135,7 +137,7 @@ def end_now(folder: str | Path) -> None:
         try:
             with (folder / EVENTS).open("a", encoding="utf-8") as file:
                 event = {"kind": "end", "time": round(time.time(), 2), "state": "stopped", "message": "ended at once"}
-                file.write("\n" * _cut(folder / EVENTS) + json.dumps(event) + "\n")
+                file.write("\n" * is_cut(folder / EVENTS) + json.dumps(event) + "\n")
         finally:
             os.close(lock)
 
@@ -267,13 +269,3 @@ def _wait_until_free(folder: Path) -> None:
         if time.monotonic() > end:
             raise RunError(f"{folder.name} has not ended within {_GRACE_S:.0f} s; look at {folder / LOCK}")
         time.sleep(0.05)
-
-
-def _cut(file: Path) -> bool:
-    """Whether a kill left the last line without its end."""
-    try:
-        with file.open("rb") as stream:
-            stream.seek(-1, os.SEEK_END)
-            return stream.read(1) != b"\n"
-    except OSError:
-        return False

@@ -1,14 +1,18 @@
 """Many visitors at once: does anybody see another's face, how long do they wait, does memory stay flat?
 
     python -m benchmarks.app_load                            # starts a server, 20 visitors, 3 rounds
-    python -m benchmarks.app_load --visitors 20 --rounds 25  # 500 faces: is memory flat?
+    python -m benchmarks.app_load --rounds 25 --pages mesh   # 500 faces, each turned: is memory flat?
+    python -m benchmarks.app_load --pages gradcam            # the page with the longest work alone
     python -m benchmarks.app_load --url http://localhost:8501 --process PID
 
 Each visitor speaks the websocket protocol of the real server, without a browser, so that the server alone is measured:
-uploads a face of its own (made up, with its own name), reads the answer, turns the pages Mesh, Grad-CAM and Prompts and
+uploads a face of its own (made up, with its own name), reads the answer, opens the pages Mesh, Grad-CAM and Prompts and
 comes back. In every round it brings another face. (A mesh is turned in the visitor's browser and costs the server
 nothing after it was sent.) Checked: every answer equals the library's for that very file, it is still there after the
 walk over the pages, and no byte of any message that a visitor is sent holds the name of another visitor's file.
+
+Memory is that of the server and of the processes it started, told at ten points on the way. A session keeps its last
+dozen answers, so memory grows until every visitor has brought that many faces, and should be flat from there on.
 """
 
 from __future__ import annotations
@@ -30,6 +34,8 @@ from urllib.parse import urlsplit
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = ("mesh", "gradcam", "prompts")
+POINTS = 10
+"""How often memory is told on the way."""
 PATIENCE_S = 600.0
 FACES = 12
 """Different faces that are made; visitors share them under names of their own."""
@@ -55,6 +61,7 @@ class Visitor:
         self._pages: dict[str, str] = {}
         self._states: list = []
         self._session = ""
+        self._brought = ""  # where the last file can be taken back
 
     async def __aenter__(self) -> Visitor:
         import websockets
@@ -97,6 +104,9 @@ class Visitor:
         while not (message := await self._receive()).HasField("file_urls_response"):
             pass
         (urls,) = message.file_urls_response.file_urls
+        if self._brought:  # a browser takes back the file that another takes the place of
+            await asyncio.to_thread(self._ask, "DELETE", self._brought, b"", {})
+        self._brought = urls.delete_url
         await asyncio.to_thread(self._put, urls.upload_url, name, data)
         info = UploadedFileInfo(file_id=urls.file_id, name=name, size=len(data), file_urls=urls)
         state = WidgetState(id=uploader, file_uploader_state_value=FileUploaderState(uploaded_file_info=[info]))
@@ -148,14 +158,17 @@ class Visitor:
         edge = uuid.uuid4().hex
         head = f'--{edge}\r\nContent-Disposition: form-data; name="file"; filename="{name}"\r\n'
         body = head.encode() + b"Content-Type: application/octet-stream\r\n\r\n" + data + f"\r\n--{edge}--\r\n".encode()
+        self._ask("PUT", path, body, {"Content-Type": f"multipart/form-data; boundary={edge}"})
+
+    def _ask(self, what: str, path: str, body: bytes, headers: dict[str, str]) -> None:
         connection = http.client.HTTPConnection(urlsplit(self.url).netloc, timeout=PATIENCE_S)
-        headers = {"Content-Type": f"multipart/form-data; boundary={edge}", "Cookie": self._cookie}
-        connection.request("PUT", path, body, headers | {"X-Xsrftoken": self._token, "Origin": self.url})
+        own = {"Cookie": self._cookie, "X-Xsrftoken": self._token, "Origin": self.url}
+        connection.request(what, path, body, headers | own)
         answer = connection.getresponse()
         answer.read()
         connection.close()
         if answer.status >= 300:
-            raise RuntimeError(f"the upload of {name} was answered with {answer.status}")
+            raise RuntimeError(f"{what} {path} was answered with {answer.status}")
 
 
 def _note(element, seen: Seen) -> None:
@@ -198,7 +211,33 @@ def make_faces(count: int) -> list[Expected]:
     return faces
 
 
-async def visit(visitor: Visitor, faces: list[Expected], start: int, rounds: int) -> None:
+@dataclass
+class Memory:
+    """Resident memory of a server by the number of faces that were answered and walked through; none without process.
+
+    Attributes:
+        every: faces between two points. points: (faces done, MB), the first before any.
+    """
+
+    process: int | None
+    every: int
+    done: int = 0
+    points: list[tuple[int, float]] = field(default_factory=list)
+
+    def note(self) -> None:
+        if self.process is not None:
+            self.points.append((self.done, resident_mb(self.process)))
+
+    def count(self) -> None:
+        """One face more."""
+        self.done += 1
+        if self.done % self.every == 0:
+            self.note()
+
+
+async def visit(
+    visitor: Visitor, faces: list[Expected], start: int, rounds: int, pages: tuple[str, ...], memory: Memory
+) -> None:
     """Rounds of one visitor; each begins with another face."""
     seen = await visitor.turn_to()
     for number in range(rounds):
@@ -207,11 +246,12 @@ async def visit(visitor: Visitor, faces: list[Expected], start: int, rounds: int
             seen = await visitor.turn_to()
         seen = await visitor.upload(seen.uploaders[0], name, face.data)
         _check(visitor, seen, face, name)
-        for page in PAGES:
+        for page in pages:
             seen = await visitor.turn_to(page)
             if not seen.has(name):  # the sidebar names the current face on every page
                 raise AssertionError(f"{visitor.name}: {name} is not the face on {page}")
         _check(visitor, await visitor.turn_to(), face, name)
+        memory.count()
 
 
 def _check(visitor: Visitor, seen: Seen, face: Expected, name: str) -> None:
@@ -224,47 +264,64 @@ def _escaped(text: str) -> str:
     return text.replace("<", "&lt;").replace(">", "&gt;") if "<" in text or ">" in text else text
 
 
-async def run(url: str, process: int | None, visitors: int, rounds: int) -> None:
-    """Prints a table, or fails."""
+async def run(url: str, process: int | None, visitors: int, rounds: int, pages: tuple[str, ...] = PAGES) -> Memory:
+    """Prints a table, or fails; gives back the memory of `process` on the way."""
     faces = await asyncio.to_thread(make_faces, min(FACES, max(visitors, 2)))
-    memory = [] if process is None else [resident_mb(process)]
+    memory = Memory(process, max(visitors * rounds // POINTS, 1))
+    memory.note()
     started, waits = time.perf_counter(), {}
-    stop = asyncio.Event()
-    watch = asyncio.create_task(_watch(process, memory, stop))
 
     async def one(number: int) -> None:
         async with Visitor(url, number) as visitor:
-            await visit(visitor, faces, number, rounds)
+            await visit(visitor, faces, number, rounds, pages, memory)
             for what, seconds in visitor.waits.items():
                 waits.setdefault(what, []).extend(seconds)
 
     await asyncio.gather(*(one(number) for number in range(visitors)))
-    stop.set()
-    await watch
     seconds = time.perf_counter() - started
     print(f"{visitors} visitors at once, {rounds} faces each, {os.cpu_count()} cores: {seconds:.0f} s, no mixing")
     print(f"{'step':<16}{'count':>7}{'median s':>10}{'95 % s':>9}{'most s':>9}")
     for what, found in waits.items():
         high = sorted(found)[int(0.95 * (len(found) - 1))]
         print(f"{what:<16}{len(found):>7}{statistics.median(found):>10.2f}{high:>9.2f}{max(found):>9.2f}")
-    if memory:
-        half = memory[len(memory) // 2 :]
-        print(f"memory of the server: {memory[0]:.0f} MB at the start, {max(memory):.0f} MB at most, ", end="")
-        print(f"{half[0]:.0f} MB at half time, {memory[-1]:.0f} MB at the end")
-
-
-async def _watch(process: int | None, memory: list[float], stop: asyncio.Event) -> None:
-    while process is not None and not stop.is_set():
-        memory.append(resident_mb(process))
-        await asyncio.sleep(1.0)
+    if memory.points:
+        print("faces done       " + "".join(f"{done:>7}" for done, _ in memory.points))
+        print("memory, MB       " + "".join(f"{held:>7.0f}" for _, held in memory.points))
+    return memory
 
 
 def resident_mb(process: int) -> float:
-    """Memory of a process, read from /proc (Linux)."""
+    """Memory of a process and of those it started, read from /proc (Linux).
+
+    Raises:
+        RuntimeError: the process is gone.
+    """
+    try:
+        own = _resident_mb(process)
+    except OSError as error:
+        raise RuntimeError(f"the process {process} is gone") from error
+    children = Path(f"/proc/{process}/task").glob("*/children")
+    for child in {int(number) for file in children for number in _text(file).split()}:
+        try:
+            own += resident_mb(child)
+        except RuntimeError:  # ended just now
+            continue
+    return own
+
+
+def _resident_mb(process: int) -> float:
     for line in Path(f"/proc/{process}/status").read_text().splitlines():
         if line.startswith("VmRSS:"):
             return int(line.split()[1]) / 1024
-    raise RuntimeError(f"the process {process} is gone")
+    return 0.0  # ended, and not yet taken leave of
+
+
+def _text(file: Path) -> str:
+    """Empty where the thread is gone meanwhile."""
+    try:
+        return file.read_text()
+    except OSError:
+        return ""
 
 
 def start_server() -> tuple[str, subprocess.Popen]:
@@ -291,15 +348,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--visitors", type=int, default=20, help="at once (default: %(default)s)")
     parser.add_argument("--rounds", type=int, default=3, help="faces of each visitor (default: %(default)s)")
+    parser.add_argument("--pages", nargs="*", default=PAGES, choices=PAGES, help="to walk over (default: all)")
     parser.add_argument("--url", help="of a running app (default: one is started)")
     parser.add_argument("--process", type=int, help="id of the running app's process, to measure its memory")
     options = parser.parse_args()
+    chosen = options.visitors, options.rounds, tuple(options.pages)
     if options.url:
-        asyncio.run(run(options.url.rstrip("/"), options.process, options.visitors, options.rounds))
+        asyncio.run(run(options.url.rstrip("/"), options.process, *chosen))
         return
     url, process = start_server()
     try:
-        asyncio.run(run(url, process.pid, options.visitors, options.rounds))
+        asyncio.run(run(url, process.pid, *chosen))
     finally:
         process.terminate()
         process.wait(30)

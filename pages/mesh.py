@@ -11,7 +11,7 @@ if face is None:
     subject.ask(None, "a scan")
 elif face.kind == "photos":
     st.markdown("The current face came as photos, which have no mesh to turn. Bring a scan, or take a sample here.")
-    inputs.show_samples()
+    inputs.show_samples("No scan at hand?")
 else:
     st.markdown("Drag to turn, scroll to come closer, shift and drag to move.")
     viewers.show(face, folder)

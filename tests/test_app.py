@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import base64
+import gc
 import sys
 import time
+import urllib.parse
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +17,7 @@ from streamlit.runtime.pages_manager import PagesManager
 from streamlit.testing.v1 import AppTest
 
 from affectvlm.emotions import COLORS, EKMAN
+from affectvlm.predictor import Predictor
 from affectvlm.ui import engine, figures, guarded_stpyvista, viewers, words
 from affectvlm.ui.export import ExportError, ExportWorker
 from affectvlm.ui.inputs import CAMERA, PHOTOS
@@ -253,7 +257,9 @@ def test_what_one_visitor_brings_no_other_sees(app, start, checkpoint_folder, ha
     assert "private.ply" not in texts(other) and len(other.header) == 0
 
 
-def test_forgetting_drops_the_uploaded_bytes_too(app, monkeypatch, happy_ply):
+@pytest.fixture
+def held(monkeypatch):
+    """What streamlit itself holds of uploaded files, as a function."""
     managers = []
 
     class Watched(MemoryUploadedFileManager):
@@ -266,10 +272,17 @@ def test_forgetting_drops_the_uploaded_bytes_too(app, monkeypatch, happy_ply):
     def held() -> list[bytes]:
         return [record.data for files in managers[-1].file_storage.values() for record in files.values()]
 
+    return held
+
+
+@pytest.mark.parametrize("button", ["Forget everything", "New face"])
+def test_uploaded_bytes_go_with_the_face(app, held, happy_ply, button):
     upload_scan(app, "private.ply", happy_ply)
     assert held() == [happy_ply]
-    click(app, "Forget everything")
+    click(app, button)
     assert held() == []
+    upload_scan(app, "private.ply", happy_ply)  # the next one is taken as the first was
+    assert held() == [happy_ply] and len(app.header) == 1 and not app.exception
 
 
 def test_a_face_is_known_by_its_content():
@@ -291,6 +304,18 @@ def test_photos_have_no_mesh_and_a_sample_is_offered(app, happy_photos):
     assert "photos" in texts(app) and len(app.get("iframe")) == 0
     click(app, "angry")
     assert len(app.get("iframe")) == 1
+
+
+def test_a_mesh_is_kept_by_its_session_alone(app):
+    """Python's own cache of split addresses held the last 128 meshes, whoever had brought them."""
+    click(app, "happy")
+    app.switch_page("pages/mesh.py").run()
+    assert len(app.get("iframe")) == 1
+    gc.collect()
+    held = [
+        one for one in gc.get_objects() if isinstance(one, urllib.parse.SplitResult) and sum(map(len, one)) > 10_000
+    ]
+    assert held == []
 
 
 def test_a_failing_export_falls_back_to_plotly_and_says_so(app, monkeypatch):
@@ -342,6 +367,32 @@ def test_stpyvista_without_what_it_needs_is_not_called(monkeypatch):
 
 
 # words and figures
+
+
+def test_doubts_are_told_apart_from_what_was_put_right():
+    doubts, repairs = words.parted(["the pose is doubtful", "2 pin holes were closed", "1 crumb was dropped"])
+    assert doubts == ["The pose is doubtful"]
+    assert repairs == ["2 pin holes were closed", "1 crumb was dropped"]
+
+
+def test_repairs_of_a_scan_are_small_print(app, monkeypatch):
+    whole = Predictor.predict
+    warnings = ("3 spikes were flattened", "no clear face was found: check the pose")
+    monkeypatch.setattr(
+        Predictor, "predict", lambda *given, **named: replace(whole(*given, **named), warnings=warnings)
+    )
+    click(app, "happy")
+    assert [warning.value for warning in app.warning] == ["No clear face was found: check the pose"]
+    assert "Put right in the file: 3 spikes were flattened." in [caption.value for caption in app.caption]
+
+
+def test_times_are_told_in_a_unit_that_can_be_read():
+    assert words.cost({"read": 12.3, "model": 4268.0, "total": 4280.3}) == "Answered in 4.3 s (read 12 ms, model 4.3 s)"
+    assert words.cost({"model": 999.0}) == "Answered in 999 ms (model 999 ms)"
+
+
+def test_a_percent_sign_stays_with_its_number():
+    assert words.unbroken("from 99 % to < 1 %.") == "from 99\N{NO-BREAK SPACE}% to < 1\N{NO-BREAK SPACE}%."
 
 
 def test_the_card_says_what_it_knows_and_nothing_else(checkpoint_folder):

@@ -12,6 +12,7 @@ from PIL import Image
 from affectvlm import gradcam
 from affectvlm.emotions import EKMAN
 from affectvlm.gradcam import Contributions, Level
+from affectvlm.gradcam.trust import FRACTIONS
 from affectvlm.ui import engine, evidence, evidence_figures, evidence_words, explaining, stills, viewers
 from affectvlm.ui.display import display_mesh
 from affectvlm.ui.inputs import PHOTOS
@@ -247,6 +248,34 @@ def test_shares_near_their_ends_keep_a_decimal(value, said):
 @pytest.mark.parametrize(("value", "said"), [(0.0, "as it should be"), (0.5, "partly"), (0.95, "nearly the same")])
 def test_the_check_with_shuffled_weights_is_told_in_words(value, said):
     assert said in evidence_words.likeness(value)
+
+
+def verdict(deletion, chance, insertion=1.0, word="points at what counts", is_share=True) -> str:
+    """The sentence for curves that start at 2 logits."""
+    import torch
+
+    numbers = dict.fromkeys(("gain", "random_gain", "random_spread", "sigmas", "deletion", "insertion", "end"), 0.0)
+    curves = {"deletion_curve": deletion, "random_deletion_curve": chance, "insertion_curve": (insertion,) * 5}
+    made = gradcam.Trust(word=word, start=2.0, random_insertion_curve=(0.0,) * 5, **numbers, **curves)
+    target = gradcam.Target("fear", torch.ones(4), torch.ones(int(is_share), 4))
+    return evidence_words.tested(made, target, FRACTIONS)
+
+
+def test_the_sentence_of_the_test_bears_out_the_verdict_above_it():
+    """What is told is a place on the curves where bright and random places differ, if there is one."""
+    usual = verdict((1.0, 0.5, 0.0, -1.0, -2.0), (2.0, 1.9, 1.8, 1.0, 0.0))
+    assert usual == (
+        "Smoothing the brightest 12 % of the pictures takes fear from 88 % to 50 %; as much elsewhere on the face, "
+        "to 86 %."
+    )
+    late = verdict((2.5, 2.4, 2.2, 1.0, -1.0), (2.0, 2.0, 2.0, 2.0, 1.5), is_share=False)
+    assert late.startswith("Smoothing the brightest 48 % of the pictures takes 3.0 logits from it;")
+    alone = verdict((2.5,) * 5, (2.0,) * 5, is_share=False)
+    assert alone.endswith("takes nothing from it, but shown alone they bring back more of it than other places do.")
+    assert verdict((2.5,) * 5, (2.0,) * 5, -1.0, is_share=False).endswith("takes nothing from it.")
+    assert "no place counts for much" in verdict((1.999,) * 5, (2.0,) * 5)
+    chance = verdict((2.1, 2.1, 2.1, 2.0, 1.0), (2.0,) * 5, word="no better than chance")
+    assert "brightest 12 %" in chance  # nothing to bear out: the usual place
 
 
 def test_files_are_named_by_what_they_show():

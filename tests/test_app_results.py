@@ -26,7 +26,7 @@ from affectvlm.ui.report import curve_svg, report
 from affectvlm.ui.work import Stopped
 from tests import test_app as base
 
-app, start = base.app, base.start  # fixtures
+app, start, held = base.app, base.start, base.held  # fixtures
 DAY = date(2026, 3, 1)
 
 
@@ -299,14 +299,17 @@ def files_for_a_table(happy_ply, happy_photos) -> list[tuple[str, bytes]]:
     return [("scan.ply", happy_ply), ("letter.obj", b"Dear Sir or Madam"), *photos]
 
 
-def test_the_table_is_that_of_the_shell(app, happy_ply, happy_photos, checkpoint_folder, tmp_path, capsys):
+def test_the_table_is_that_of_the_shell(app, held, happy_ply, happy_photos, checkpoint_folder, tmp_path, capsys):
     base.choose(app, inputs.MANY)
     for name, data in files_for_a_table(happy_ply, happy_photos):
         app.file_uploader[0].upload(name, data)
     app.run()
+    assert held() == []  # the bytes of a finished row are not kept in the input either
     assert app.session_state["batch_work"].wait(120)
     app.run()
     assert not app.exception
+    assert "Why 1 was not answered" in [one.label for one in app.expander]
+    assert "- letter.obj: " in base.texts(app)  # the whole reason, which a row cuts off
     assert "**2 of 3** answered by" in base.texts(app) and "1 could not be used" in base.texts(app)
     shown = app.dataframe[0].value
     assert list(shown["file"]) == ["eve", "letter.obj", "scan.ply"]

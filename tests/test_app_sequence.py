@@ -24,7 +24,7 @@ from affectvlm.ui.clips import Clip
 from affectvlm.ui.work import Stopped, Work
 from tests import test_app as base
 
-app, start = base.app, base.start  # fixtures
+app, start, held = base.app, base.start, base.held  # fixtures
 FRAMES = (0.0, 0.5, 1.0, 0.4)
 
 
@@ -232,8 +232,9 @@ def test_a_frame_becomes_a_file_of_its_own(frames, happy_scan):
 
 
 @pytest.mark.slow
-def test_a_zip_is_answered_played_and_told(app, zipped, truth):
+def test_a_zip_is_answered_played_and_told(app, held, zipped, truth):
     bring(app, ("takes.zip", zipped))
+    assert held() == []  # the clip has the bytes, streamlit need not keep them too
     assert not app.exception and len(app.header) == 0 and any(button.label == "Stop" for button in app.button)
     finish(app)
     assert not app.exception and not app.error

@@ -77,6 +77,26 @@ def test_a_killed_build_goes_on_and_renders_nothing_twice(cache):
     assert (folder / "shard_0000.npy").stat().st_mtime_ns == stamps["shard_0000.npy"]
 
 
+def test_no_more_faces_are_rendered_than_are_wanted_and_a_shard_grows(cache, tmp_path):
+    def built(count):
+        folder = build(FaceSet("procedural", "train", count, size=48), tmp_path, workers=1)
+        return {file.name: np.load(file) for file in sorted(folder.glob("*.npy"))}, RenderedFaces([folder])
+
+    small, faces = built(3)
+    open_before = faces.views(range(3))
+    assert len(faces) == len(small["shard_0000.npy"]) == 3
+    first = tmp_path / FaceSet("procedural", "train", 3, size=48).key() / "shard_0000.npy"
+    np.save(first, open_before | 1)  # a mark: what is there is taken over as it is
+    grown, faces = built(11)
+    assert [len(views) for views in grown.values()] == [8, 3] and len(faces) == 11
+    np.testing.assert_array_equal(grown["shard_0000.npy"][:3], open_before | 1)
+    whole = RenderedFaces([cache[1]])
+    np.testing.assert_array_equal(faces.views(range(3, 11)), whole.views(range(3, 11)))
+    assert faces.records == whole.records[:11]
+    stamp = first.stat().st_mtime_ns
+    assert len(built(5)[1]) == 11 and first.stat().st_mtime_ns == stamp  # so many are there already
+
+
 def test_settings_name_the_cache_and_the_place_of_the_model_does_not():
     base = FaceSet("ict", "train", 100, model_path="a")
     assert base.key() == FaceSet("ict", "train", 900, model_path="b").key()

@@ -2,15 +2,18 @@
 
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
 import time
 
 import pytest
+import safetensors.torch
+import torch
 
 from affectvlm import runs
-from affectvlm.runs import CONFIG, EVENTS, LAST, Run, RunError, events, free_name, is_running, list_runs, status
+from affectvlm.runs import BEST, CONFIG, EVENTS, LAST, Run, RunError, events, free_name, is_running, list_runs, status
 
 
 @pytest.fixture
@@ -104,6 +107,41 @@ def test_a_write_that_fails_leaves_the_earlier_file(run):
         run.write(LAST, half)
     assert (run.folder / LAST).read_text() == "first"
     assert not list(run.folder.glob(".*tmp"))
+
+
+def test_what_the_system_refuses_is_said_whoever_writes(run):
+    run.write(BEST, lambda path: path.write_text("first"))
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, before[1]))
+    try:
+        with pytest.raises(RunError, match="best.safetensors cannot be written: File too large; the earlier one is un"):
+            run.write(BEST, lambda path: safetensors.torch.save_file({"w": torch.zeros(9999)}, path))
+        with pytest.raises(RunError, match="last.ckpt cannot be written: File too large"):
+            run.write(LAST, lambda path: path.write_bytes(bytes(9999)))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert (run.folder / BEST).read_text() == "first" and not list(run.folder.glob(".*tmp"))
+    with pytest.raises(KeyError):  # what is no matter of the disk stays what it is
+        run.write(BEST, lambda path: {}["absent"])
+
+
+def test_events_without_room_end_a_training_in_words_and_its_end_in_a_warning(run, caplog):
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    run.event("start", step=0, steps=4)
+    resource.setrlimit(resource.RLIMIT_FSIZE, ((run.folder / EVENTS).stat().st_size + 20, before[1]))
+    try:
+        with pytest.raises(RunError, match="no room for events.jsonl"):
+            run.event("progress", step=1, steps=4)
+        run.event("end", state="failed", message="no room")  # nothing hides the first error
+        assert "events.jsonl cannot be written: File too large" in caplog.text
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    run.close()
+    assert [event["kind"] for event in events(run.folder)] == ["start"]
+    again = Run.open(run.folder, resume=True)
+    again.event("start", step=1, steps=4)  # not glued to the line that was cut
+    again.close()
+    assert [event["kind"] for event in events(run.folder)] == ["start", "start"]
 
 
 def test_too_little_room_is_said_before_anything_is_written(run, monkeypatch):

@@ -44,6 +44,9 @@ class MixedViews:
         calm: share of the samples that are changed a quarter as much and a quarter as often as the rest: what tells
         fear from sadness is smaller than what unlike people and poor scans bring, and both must be learned.
         mixed: False draws one geometric change for all views of a sample (for ablation).
+
+    Raises:
+        ValueError: a value out of range.
     """
 
     size: int = 0
@@ -59,6 +62,18 @@ class MixedViews:
     tilt: float = 0.12
     calm: float = 0.0
     mixed: bool = True
+
+    def __post_init__(self) -> None:
+        if self.size and not 32 <= self.size <= 1024:
+            raise ValueError(f"views.size is {self.size}; 32 to 1024 pixels, or 0, are needed")
+        if min(self.kinds) < 0 or abs(sum(self.kinds) - 1) > 1e-8:
+            raise ValueError(f"views.kinds is {self.kinds}; three shares, 1 in all, are needed")
+        for name in ("rotation", "zoom", "shift", "bend", "tilt"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"views.{name} is {getattr(self, name)}; 0 or more is needed")
+        for name in ("flip", "blur", "noise", "occlusion", "calm"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"views.{name} is {getattr(self, name)}; a share from 0 to 1 is needed")
 
 
 _CALM = 0.25

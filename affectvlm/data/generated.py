@@ -1,7 +1,8 @@
 """Generated faces: drawn from a face model, rendered once into a cache; equal settings give equal pixels.
 
 A cache is a folder of shards. `shard_0007.npy` holds the stored views of 256 faces, (256, 3, S, S, 7) uint8 (see
-`augmentation.views.store`); `shard_0007.json` holds their records: label, intensity, subject, source, metadata.
+`augmentation.views.store`); `shard_0007.json` holds their records: label, intensity, subject, source, metadata. The
+last one may hold fewer, and grows when more are wanted.
 Shards are written whole or not at all, so a killed run goes on where it was, and two runs with the same settings
 share one cache.
 """
@@ -91,17 +92,25 @@ def build(faces: FaceSet, cache: str | Path, workers: int = 0) -> Path:
     """
     folder = Path(cache) / faces.key()
     folder.mkdir(parents=True, exist_ok=True)
-    shards = range(-(-faces.count // SHARD))
+    wanted = {shard: min(SHARD, faces.count - shard * SHARD) for shard in range(-(-faces.count // SHARD))}
     with (folder / "lock").open("a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        missing = [shard for shard in shards if not (folder / f"shard_{shard:04d}.json").is_file()]
+        there = {shard: len(_listed(folder, shard)) for shard in wanted}
+        missing = [(faces, folder, shard, rows) for shard, rows in wanted.items() if there[shard] < rows]
         if not missing:
             return folder
-        log.info("rendering %d faces of %s into %s", len(missing) * SHARD, faces.source, folder)
+        count = sum(rows - there[shard] for *_, shard, rows in missing)
+        log.info("rendering %d faces of %s into %s", count, faces.source, folder)
         with ProcessPoolExecutor(workers or os.cpu_count(), initializer=_open_model, initargs=(faces,)) as pool:
-            for done, shard in enumerate(pool.map(_write_shard, [(faces, folder, shard) for shard in missing]), 1):
+            for done, shard in enumerate(pool.map(_write_shard, missing), 1):
                 log.info("shard %d written (%d of %d)", shard, done, len(missing))
     return folder
+
+
+def _listed(folder: Path, shard: int) -> list[dict]:
+    """The records of a shard; empty where it is not written."""
+    listing = folder / f"shard_{shard:04d}.json"
+    return json.loads(listing.read_text("utf-8")) if listing.is_file() else []
 
 
 _model = None
@@ -134,21 +143,27 @@ def open_source(source: str, model_path: str = ""):
     raise ValueError(f"source is {source!r}; procedural or ict is needed")
 
 
-def _write_shard(task: tuple[FaceSet, Path, int]) -> int:
-    faces, folder, shard = task
+def _write_shard(task: tuple[FaceSet, Path, int, int]) -> int:
+    """Write the first `rows` faces of a shard; those that are there already are taken over."""
+    faces, folder, shard, rows = task
+    array, listing = folder / f"shard_{shard:04d}.npy", folder / f"shard_{shard:04d}.json"
     side = stored_side(faces.size)
-    views = np.empty((SHARD, 3, side, side, CHANNELS), np.uint8)
-    records = []
-    for row in range(SHARD):
+    views = np.empty((rows, 3, side, side, CHANNELS), np.uint8)
+    records = _listed(folder, shard)
+    if records:
+        views[: len(records)] = np.load(array, mmap_mode="r")[: len(records)]
+    for row in range(len(records), rows):
         views[row], record = make_face(_model, faces, shard * SHARD + row)
         records.append(record)
-    array, listing = folder / f"shard_{shard:04d}.npy", folder / f"shard_{shard:04d}.json"
     temporary = folder / f"shard_{shard:04d}.{os.getpid()}.tmp"
-    with temporary.open("wb") as file:
-        np.save(file, views)
-    temporary.replace(array)
-    temporary.write_text(json.dumps(records), "utf-8")
-    temporary.replace(listing)
+    try:
+        with temporary.open("wb") as file:
+            np.save(file, views)
+        temporary.replace(array)
+        temporary.write_text(json.dumps(records), "utf-8")
+        temporary.replace(listing)
+    finally:
+        temporary.unlink(missing_ok=True)  # half a file of a disk that is full
     return shard
 
 

@@ -23,6 +23,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+MARGIN_RANGE = (0.05, 0.6)
+"""Alpha stays inside: below it hardly any triplet is wrong, above it hardly any pair."""
+
 _FAR = -4.0  # below every cosine less half a margin: sorts what is not a negative behind all that are
 
 
@@ -47,7 +50,7 @@ class AffectVLMLoss(nn.Module):
         self,
         n_classes: int,
         margin: float = 0.2,
-        margin_range: tuple[float, float] = (0.05, 0.6),
+        margin_range: tuple[float, float] = MARGIN_RANGE,
         contrastive: float = 1.0,
         triplet: float = 1.0,
         alignment: float = 1.0,

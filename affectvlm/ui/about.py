@@ -55,16 +55,19 @@ def show_model(folder: Path) -> None:
     with left:
         for title, line in card_words.facts(card).items():
             st.markdown(f"**{title}**  \n{line}")
+    tests = card_words.scores(card)
     with right:
-        _scores(card)
+        _scores(tests)
+    if tests:
+        _every_test(tests)
     for title, key in (("Made for", "intended_use"), ("Its limits", "limits")):
         if card.get(key):
             st.markdown(f"**{title}.** {card[key]}")
     _whole_card(card)
 
 
-def _scores(card: Mapping[str, Any]) -> None:
-    tests = card_words.scores(card)
+def _scores(tests: list[card_words.Scores]) -> None:
+    """The first of the tests in pictures."""
     if not tests:
         st.caption("The card brings no figures of how good this model is.")
         return
@@ -75,7 +78,11 @@ def _scores(card: Mapping[str, Any]) -> None:
         st.plotly_chart(figure, key="class_scores", config=_QUIET, alt="share that is right in each class")
     if first.by_strength:
         strong = " · ".join(f"{name} {words.percent(share)}" for name, share in first.by_strength.items())
-        st.markdown(f"**By how strong the expression is**  \n{strong}")
+        st.markdown(words.unbroken(f"**By how strong the expression is**  \n{strong}"))
+
+
+def _every_test(tests: list[card_words.Scores]) -> None:
+    """A table as wide as the page: beside the pictures its last columns would be hidden."""
     st.markdown("**Every test in its card**")
     st.dataframe(_table(tests), hide_index=True, width="stretch")
     st.caption(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import streamlit as st
 
-from affectvlm.ui import engine, figures, results, state, words
+from affectvlm.ui import engine, figures, look, results, state, words
 
 if TYPE_CHECKING:
     from affectvlm.predictor import Prediction
@@ -53,8 +53,7 @@ def _verdict(prediction: Prediction) -> None:
         config={"displayModeBar": False},
         alt="probability of each class",
     )
-    for warning in prediction.warnings:
-        st.warning(warning[:1].upper() + warning[1:], icon=":material/warning:")
+    look.remarks(prediction.warnings)
     st.caption(words.cost(dict(prediction.timings_ms)))
 
 

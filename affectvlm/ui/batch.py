@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import streamlit as st
 
 from affectvlm.tables import Row, csv_text, json_text, row_of
-from affectvlm.ui import engine
+from affectvlm.ui import engine, state, words
 from affectvlm.ui.inputs import MAX_MB, PHOTO_TYPES
 from affectvlm.ui.work import Desk, Work
 
@@ -115,7 +115,7 @@ def start(files: list[tuple[str, bytes]], folder: Path) -> None:
 
     st.session_state["batch_table"] = table
     st.session_state["batch_work"] = Work("batch", do)
-    st.session_state["batch_visit"] = st.session_state.get("batch_visit", 0) + 1  # lets go of the uploaded bytes
+    st.session_state["batch_visit"] = st.session_state.get("batch_visit", 0) + 1  # empties the input
     st.session_state["batch_problem"] = None
 
 
@@ -136,6 +136,7 @@ def _upload(folder: Path) -> None:
             st.session_state["batch_problem"] = said
         else:
             start([(upload.name, upload.getvalue()) for upload in uploads], folder)
+            state.let_go(uploads)  # the rows hold the bytes now, each until it is done
 
     st.file_uploader(
         "Scans or photos, as many as you like",
@@ -165,6 +166,7 @@ def _finished(work: Work[Table]) -> None:
         st.error(work.problem, icon=":material/error:")
     st.markdown(summary(table))
     _table(table)
+    _unanswered(table)
     with st.container(horizontal=True, vertical_alignment="center"):
         for kind, mime, make in (("CSV", "text/csv", csv_of), ("JSON", "application/json", json_of)):
             st.download_button(
@@ -188,7 +190,7 @@ def summary(table: Table) -> str:
     bad = sum(not row["ok"] for row in table.rows)
     good, missing = len(table.rows) - bad, table.total - len(table.rows)
     said = [f"**{good} of {table.total}** answered by {table.model}"]
-    said += [f"{bad} could not be used (see the remarks)"] if bad else []
+    said += [f"{bad} could not be used (see below)"] if bad else []
     said += [f"stopped before the other {missing}"] if missing else []
     return ", ".join(said) + "."
 
@@ -198,8 +200,7 @@ def _table(table: Table) -> None:
     if not count:
         return
     shares = {
-        name: st.column_config.ProgressColumn(name.capitalize(), format="%.1f %%", min_value=0, max_value=100, width=80)
-        for name in table.classes
+        name: st.column_config.NumberColumn(name.capitalize(), format="%.1f %%", width=70) for name in table.classes
     }
     st.dataframe(
         list(shown(table, count)),
@@ -216,6 +217,14 @@ def _table(table: Table) -> None:
         column_order=["picture", "file", "answer", *table.classes, "remarks"],
         key="batch_rows",
     )
+
+
+def _unanswered(table: Table) -> None:
+    """Every file that could not be used, with the whole reason: in the table it is cut off."""
+    bad = [row for row in table.rows if not row["ok"]]
+    if bad:
+        with st.expander(f"Why {len(bad)} {'was' if len(bad) == 1 else 'were'} not answered"):
+            st.markdown("\n".join(f"- {words.plain(row['error'])}" for row in bad))
 
 
 def shown(table: Table, count: int) -> Iterator[dict[str, Any]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -25,7 +26,7 @@ METHODS = {
     "occlusion": "Occlusion, window by window (slow)",
 }
 REGIONS = {"brows": "Brows", "eyes": "Eyes", "nose": "Nose", "mouth": "Mouth", "rest": "The rest"}
-TESTED_AT = 2  # of the fractions of the pixels: the one that is told in a sentence
+TESTED_AT = 2  # of the fractions of the pixels: the one that is told in a sentence, where it tells anything
 TRUST_TITLES = {
     "points at what counts": "This map points at what counts.",
     "better than chance": "This map is better than chance, but not clearly.",
@@ -55,26 +56,34 @@ def strength(target: Target, value: float) -> str:
     return f"The model gives {target.name.replace(' rather than ', ' over ')} {percent(value)}"
 
 
-def tested(trust: Trust, target: Target, share: float) -> str:
+def tested(trust: Trust, target: Target, fractions: Sequence[float]) -> str:
     """What smoothing the bright places did, and what smoothing others did.
 
     Args:
-        share: of the pixels that were smoothed.
+        fractions: of the pixels, one for each point of the curves.
     """
-    shares = [one / (1 + one) for one in np.exp([trust.start, *_at(trust)])] if target.is_share else None
-    told = f"Smoothing the brightest {percent(share)} of the pictures takes "
-    if shares is not None:
-        whole, bright, other = shares
-        fell = f"{told}{target.name} from {percent(whole)} to {percent(bright)}"
-        return f"{fell}; as much elsewhere on the face, to {percent(other)}."
-    drop, chance = (trust.start - value for value in _at(trust))
-    if drop <= 0:
-        return f"Smoothing the brightest {percent(share)} of the pictures takes nothing from it."
-    return f"{told}{drop:.1f} logits from it; as much elsewhere on the face, {max(chance, 0.0):.1f}."
+    place = _telling(trust)
+    bright, other = trust.deletion_curve[place], trust.random_deletion_curve[place]
+    told = f"Smoothing the brightest {percent(fractions[place])} of the pictures"
+    if target.is_share:
+        before, after, elsewhere = (percent(one / (1 + one)) for one in np.exp([trust.start, bright, other]))
+        if before == after == elsewhere:
+            return f"{told} leaves {target.name} at {before}, as it does elsewhere: no place counts for much."
+        return f"{told} takes {target.name} from {before} to {after}; as much elsewhere on the face, to {elsewhere}."
+    drop, chance = trust.start - bright, trust.start - other
+    if drop > 0:
+        return f"{told} takes {drop:.1f} logits from it; as much elsewhere on the face, {max(chance, 0.0):.1f}."
+    if trust.insertion_curve[place] > trust.random_insertion_curve[place]:
+        return f"{told} takes nothing from it, but shown alone they bring back more of it than other places do."
+    return f"{told} takes nothing from it."
 
 
-def _at(trust: Trust) -> tuple[float, float]:
-    return trust.deletion_curve[TESTED_AT], trust.random_deletion_curve[TESTED_AT]
+def _telling(trust: Trust) -> int:
+    """Where on the curves it shows what the verdict says: the usual place, or where bright and random differ most."""
+    ahead = np.subtract(trust.random_deletion_curve, trust.deletion_curve)
+    no_better = trust.word == "no better than chance"
+    costs = trust.deletion_curve[TESTED_AT] < trust.start
+    return TESTED_AT if no_better or (ahead[TESTED_AT] > 0 and costs) else int(np.argmax(ahead))
 
 
 def likeness(value: float) -> str:
@@ -85,7 +94,7 @@ def likeness(value: float) -> str:
         told = "a map that is partly the same: some of it shows the picture, not what the model has learned"
     else:
         told = "nearly the same map: it shows the picture, not what the model has learned"
-    return f"The same network with its weights shuffled gives {told} (rank correlation {value:.2f})."
+    return f"The same network with its weights shuffled gives {told} (rank correlation {level(value, False)})."
 
 
 def most(contributions: Contributions) -> str | None:

@@ -8,7 +8,7 @@ import streamlit as st
 
 from affectvlm.ui import engine, evidence, evidence_figures, evidence_words, state
 from affectvlm.ui.evidence import CONTRAST, EMOTION, WAYS, WORDS, Case, Question
-from affectvlm.ui.words import VIEW_TITLES
+from affectvlm.ui.words import VIEW_TITLES, unbroken
 
 EXAMPLE = "a person with raised brows and an open mouth"
 OWN_ANSWER = "each face's own answer"
@@ -119,7 +119,8 @@ def _views(case: Case, found) -> None:
 def _contributions(case: Case, question: Question) -> None:
     target, parts = evidence.target(question, case.folder), evidence.parts(case, question)
     st.subheader("What each part gives", anchor=False)
-    st.markdown(evidence_words.strength(target, parts.whole.value) + ". " + (evidence_words.most(parts) or ""))
+    told = evidence_words.strength(target, parts.whole.value) + ". " + (evidence_words.most(parts) or "")
+    st.markdown(unbroken(told))
     titles = evidence_words.REGIONS | VIEW_TITLES
     groups = (parts.without_region, parts.without_view)
     st.html(evidence_figures.parts_table(parts.whole, groups, titles, target.is_share))
@@ -136,10 +137,8 @@ def _trust(case: Case, question: Question, method: str) -> None:
     place = st.empty()
     target, trust = evidence.target(question, case.folder), evidence.trusted(case, question, method)
     with place.container():
-        st.markdown(
-            f"**{evidence_words.TRUST_TITLES[trust.word]}** "
-            + evidence_words.tested(trust, target, FRACTIONS[evidence_words.TESTED_AT])
-        )
+        tested = evidence_words.tested(trust, target, FRACTIONS)
+        st.markdown(unbroken(f"**{evidence_words.TRUST_TITLES[trust.word]}** {tested}"))
         st.plotly_chart(
             evidence_figures.trust_curves(trust, target, FRACTIONS),
             key="trust_curves",

@@ -37,8 +37,8 @@ def show() -> None:
     {SCAN: _scan, PHOTOS: _photos, CAMERA: _camera}[way]()
 
 
-def show_samples() -> None:
-    st.markdown("**No face at hand?** Take one of ours, posing …")
+def show_samples(question: str = "No face at hand?") -> None:
+    st.markdown(f"**{question}** Take one of ours, posing …")
     frames = []
     columns = st.container(key="samples").columns(len(EKMAN))
     for column, emotion in zip(columns, EKMAN, strict=True):

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import streamlit as st
+
+from affectvlm.ui import words
 
 ICON = Path(__file__).parent / "icon.svg"  # an icon by name would be fetched from elsewhere
 
@@ -19,6 +22,10 @@ h2 { font-size: 1.75rem !important; letter-spacing: -0.01em; padding-top: 0 !imp
 @media (max-width: 700px) {
   h1 { font-size: 1.7rem !important; }
   :is(.st-key-samples, .st-key-views) [data-testid="stColumn"] { min-width: 27%; flex: 1 1 27%; }
+  [role="radiogroup"] { flex-wrap: wrap; row-gap: 0.4rem; }
+  .st-key-sentences [data-testid="stElementContainer"]:has(.sentence-bar) { width: 2.9rem !important; }
+  .st-key-sentences .sentence-bar { grid-template-columns: 1fr; }
+  .st-key-sentences .sentence-bar .bar-track { display: none; }
   .st-key-samples button { padding-left: 0.2rem; padding-right: 0.2rem; }
   .st-key-explorer_main > * > [data-testid="stHorizontalBlock"] > [data-testid="stColumn"]:last-child { order: -1; }
 }
@@ -38,7 +45,12 @@ h2 { font-size: 1.75rem !important; letter-spacing: -0.01em; padding-top: 0 !imp
 .made-face img:first-child { grid-row: 1 / 3; height: 100%; object-fit: cover; }
 .strip-answer { font-size: 0.92rem; margin-top: -0.35rem; }
 .dot { display: inline-block; width: 0.62em; height: 0.62em; border-radius: 50%; margin-right: 0.45em; }
-.fine { font-size: 0.8rem; opacity: 0.66; line-height: 1.45; }
+.fine { font-size: 0.8rem; opacity: 0.74; line-height: 1.45; }
+[data-testid="stCaptionContainer"] { opacity: 0.76 !important; }
+.js-plotly-plot :is(.xtick text, .ytick text, .bartext, .xtitle, .ytitle, .legendtext) {
+  fill: currentColor !important;
+}
+[data-testid="stBaseButton-primary"]:not(:disabled) { color: light-dark(#ffffff, #16181c); }
 </style>
 """
 
@@ -49,6 +61,15 @@ def set_up() -> None:
         page_title="AffectVLM", page_icon=str(ICON), layout="wide", initial_sidebar_state=264, menu_items={}
     )
     st.html(CSS)
+
+
+def remarks(warnings: Sequence[str]) -> None:
+    """Doubts about an answer in boxes that cannot be overlooked; what was put right in the file in small print."""
+    doubts, repairs = words.parted(warnings)
+    for doubt in doubts:
+        st.warning(doubt, icon=":material/warning:")
+    if repairs:
+        st.caption(words.plain("Put right in the file: " + "; ".join(repairs) + "."))
 
 
 def fine_print(*lines: str) -> None:

@@ -139,7 +139,8 @@ def _editor(groups: list[Group], winner: str, wording: Wording, zero_shot: ZeroS
         chosen = st.pills(
             "Sentences for", rows, format_func=str.capitalize, required=True, key="prompt_row", persist_state="session",
         )  # fmt: skip
-        with st.popover("Add a class", icon=":material/add:"):
+        # another key once a class was added: that closes it
+        with st.popover("Add a class", icon=":material/add:", key=f"new_class_{prompt_state.generation()}_open"):
             _new_class(folder)
     group = next(group for group in groups if group.row == chosen)
     known = training_words(zero_shot.card.prompts)
@@ -166,7 +167,8 @@ def _strange_words(groups: list[Group], known: frozenset[str], zero_shot: ZeroSh
 def _sentences(group: Group, span: float, known: frozenset[str], zero_shot: ZeroShot, folder: Path) -> None:
     """One line a sentence, in two columns: switch, text, similarity, and what is strange in it."""
     half = -(-len(group.texts) // 2)
-    for start, column in zip((0, half), st.columns(2, gap="large"), strict=True):
+    columns = st.container(key="sentences").columns(2, gap="large")
+    for start, column in zip((0, half), columns, strict=True):
         with column:
             for place in range(start, min(start + half, len(group.texts))):
                 _sentence(group, place, span, known, zero_shot, folder)

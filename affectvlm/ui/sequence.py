@@ -7,7 +7,7 @@ from pathlib import Path
 import streamlit as st
 
 from affectvlm.emotions import EKMAN
-from affectvlm.ui import engine, figures, player, results, sequence_figures, sequence_state, words
+from affectvlm.ui import engine, figures, look, player, results, sequence_figures, sequence_state, state, words
 from affectvlm.ui.clips import Clip, SeenClip
 from affectvlm.ui.inputs import MAX_MB
 from affectvlm.ui.work import Work
@@ -68,6 +68,7 @@ def _upload() -> None:
             sequence_state.set_clip(None, said)
         else:
             sequence_state.bring([(upload.name, upload.getvalue()) for upload in uploads])
+        state.let_go(uploads)  # the input is empty again, and the clip holds the bytes
 
     st.file_uploader(
         "A zip of scans, an animated GLB, or the scans themselves, numbered in the order of time",
@@ -191,8 +192,7 @@ def _verdict(seen: SeenClip) -> None:
         figures.probability_bars(prediction.probabilities), key="clip_probabilities", config=_QUIET,
         alt="probability of each class over all frames",
     )  # fmt: skip
-    for warning in prediction.warnings:
-        st.warning(warning[:1].upper() + warning[1:], icon=":material/warning:")
+    look.remarks(prediction.warnings)
     seconds = prediction.timings_ms["total"] / 1000
     weighed = "Frames with more expression count for more." if prediction.rejection else "All frames count the same."
     how = READS_ALL if prediction.curve is None else weighed

@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
-from streamlit.runtime.scriptrunner import get_script_run_ctx
 
 from affectvlm.emotions import class_colors
 from affectvlm.ui import engine, state, words
@@ -75,7 +74,4 @@ def _card(card: dict) -> None:
 
 def _forget() -> None:
     engine.forget_results()
-    context = get_script_run_ctx()
-    if context is not None:  # streamlit itself would keep the uploaded bytes until the session ends
-        context.uploaded_file_mgr.remove_session_files(context.session_id)
     state.forget()

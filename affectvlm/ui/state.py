@@ -6,10 +6,13 @@ All of it lives in the session: it is gone with the browser tab, or at once with
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 
 import streamlit as st
+from streamlit.runtime.scriptrunner import get_script_run_ctx
+from streamlit.runtime.uploaded_file_manager import UploadedFile
 
 from affectvlm.emotions import EKMAN
 
@@ -93,8 +96,25 @@ def visit() -> int:
     return st.session_state.setdefault("visit", 0)
 
 
+def let_go(uploads: Iterable[UploadedFile] | None = None) -> None:
+    """Drops bytes that streamlit itself would keep until the session ends, as it does even of inputs that are gone.
+
+    Args:
+        uploads: of inputs that are emptied now; None = all of the session.
+    """
+    context = get_script_run_ctx()
+    if context is None:
+        return
+    if uploads is None:
+        context.uploaded_file_mgr.remove_session_files(context.session_id)
+        return
+    for upload in uploads:
+        context.uploaded_file_mgr.remove_file(context.session_id, upload.file_id)
+
+
 def new_face() -> None:
     """Empties the inputs for another face."""
+    let_go()
     st.session_state["visit"] = visit() + 1
     st.session_state["shots"] = {}
     set_face(None)
@@ -102,6 +122,7 @@ def new_face() -> None:
 
 def forget() -> None:
     """Drops everything this session holds: uploads, answers, choices."""
+    let_go()
     count = visit()
     for key in list(st.session_state):
         del st.session_state[key]

@@ -8,6 +8,7 @@ clock.
 
 from __future__ import annotations
 
+import urllib.parse
 from pathlib import Path
 
 import plotly.graph_objects as go
@@ -75,6 +76,8 @@ def _pyvista(mesh: DisplayMesh, appearance: bool, key: str) -> bool:
         _failed(PYVISTA, error)
         return False
     st.iframe(page, height=HEIGHT)
+    # asking whether the page is an address has put all of it, twice, into a cache that all sessions share for good
+    urllib.parse.urlsplit.cache_clear()
     return True
 
 

@@ -105,11 +105,29 @@ def plain(text: str) -> str:
     return re.sub(r"[\\`*_\[\]$#~|{}]|[:<](?=[\w/!])|^>", r"\\\g<0>", text)
 
 
+def unbroken(text: str) -> str:
+    """The text with no line ending between a number and its percent sign."""
+    return re.sub(r"(?<=\d) %", "\N{NO-BREAK SPACE}%", text)
+
+
+def parted(warnings: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Warnings as sentences: what casts doubt on the answer, and what was only put right in the file.
+
+    The latter begin with how many of something there were: "2 pin holes were closed".
+    """
+    said = [warning[:1].upper() + warning[1:] for warning in warnings]
+    return [one for one in said if not one[:1].isdigit()], [one for one in said if one[:1].isdigit()]
+
+
 def cost(timings_ms: dict[str, float]) -> str:
-    """The steps and the whole in milliseconds, as small print."""
-    steps = [f"{name.replace('_', ' ')} {value:.0f} ms" for name, value in timings_ms.items() if name != "total"]
+    """The steps and the whole in milliseconds, or seconds where it was more than one, as small print."""
+    steps = [f"{name.replace('_', ' ')} {_time(value)}" for name, value in timings_ms.items() if name != "total"]
     total = timings_ms.get("total", sum(timings_ms.values()))
-    return f"Answered in {total:.0f} ms" + (f" ({', '.join(steps)})" if steps else "")
+    return f"Answered in {_time(total)}" + (f" ({', '.join(steps)})" if steps else "")
+
+
+def _time(milliseconds: float) -> str:
+    return f"{milliseconds / 1000:.1f} s" if milliseconds >= 1000 else f"{milliseconds:.0f} ms"
 
 
 def pose_found(yaw: float, pitch: float, roll: float, certainty: float) -> str:
