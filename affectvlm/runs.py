@@ -61,6 +61,7 @@ class Run:
 
     def __init__(self, folder: Path, lock: int | None) -> None:
         self.folder, self._lock = folder, lock
+        _held.update(() if lock is None else (lock,))
         self._torn = lock is not None and is_cut(folder / EVENTS)
         self._events = None if lock is None else (folder / EVENTS).open("ab", buffering=0)
 
@@ -165,6 +166,7 @@ class Run:
             self._events = None
         if self._lock is not None:
             os.close(self._lock)
+            _held.discard(self._lock)
             self._lock = None
 
 
@@ -185,6 +187,22 @@ def take_lock(folder: Path) -> int:
         time.sleep(0.02)  # `is_running` may have held it for a moment
     os.close(lock)
     raise RunError(f"a training is running in {folder}; stop it first, or choose another run.name")
+
+
+_held: set[int] = set()
+"""Numbers of the open files by which runs that are open in this process are locked."""
+
+
+def _let_go() -> None:
+    """In a process that was forked from this one (loaders, renderers): the lock is its parent's alone. Else it would
+    stay with whatever outlives a kill."""
+    for lock in _held:
+        with suppress(OSError):
+            os.close(lock)
+    _held.clear()
+
+
+os.register_at_fork(after_in_child=_let_go)
 
 
 def sign_lock(lock: int, process: int) -> None:

@@ -1,6 +1,14 @@
 """Generated faces and their cache: repeatable, resumable, split by person."""
 
+import fcntl
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -95,6 +103,62 @@ def test_no_more_faces_are_rendered_than_are_wanted_and_a_shard_grows(cache, tmp
     assert faces.records == whole.records[:11]
     stamp = first.stat().st_mtime_ns
     assert len(built(5)[1]) == 11 and first.stat().st_mtime_ns == stamp  # so many are there already
+
+
+RENDER = (
+    "import sys; from affectvlm.data import FaceSet, build; import affectvlm.data.generated as g; g.log.info = print\n"
+    "build(FaceSet('procedural', 'train', 512, size=224), sys.argv[1], workers=2)"
+)
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_rendering_ends_with_the_process_that_asked_for_it_and_frees_the_cache(tmp_path, how):
+    code = "import signal; signal.signal(signal.SIGTERM, signal.default_int_handler)\n" + RENDER
+    process = subprocess.Popen([sys.executable, "-u", "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True,
+                               stderr=subprocess.DEVNULL, start_new_session=True)  # fmt: skip
+    try:
+        assert "rendering" in process.stdout.readline()
+        end = time.monotonic() + 60
+        while len(_members(process.pid)) < 3 and time.monotonic() < end:
+            time.sleep(0.05)
+        os.kill(process.pid, how)  # this process alone, none of its own
+        assert process.wait(30) != 0
+        while _members(process.pid) and time.monotonic() < end:
+            time.sleep(0.05)
+        assert not _members(process.pid)
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait(10)
+        process.stdout.close()
+    with next(tmp_path.glob("*/lock")).open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    assert not list(tmp_path.glob("*/*.tmp"))
+
+
+def _members(group: int) -> list[int]:
+    """The living processes of a group."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            state, _, member, *_ = entry.read_text().rpartition(")")[2].split()
+            found += [int(entry.parent.name)] * (int(member) == group and state != "Z")
+    return found
+
+
+def test_a_renderer_that_is_killed_is_said_and_leaves_no_half_files(tmp_path, monkeypatch):
+    monkeypatch.setattr(generated, "make_face", lambda *_: os.kill(os.getpid(), signal.SIGKILL))
+    with pytest.raises(OSError, match="a process that rendered faces was ended from outside"):
+        build(FaceSet("procedural", "train", 8, size=48), tmp_path, workers=1)
+
+    def nothing_left(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(generated, "make_face", lambda *_: (0, {}))
+    monkeypatch.setattr(generated.np, "save", nothing_left)
+    with pytest.raises(OSError, match="No space left"):
+        build(FaceSet("procedural", "train", 8, size=48), tmp_path, workers=1)
+    assert [file.name for file in tmp_path.glob("*/*")] == ["lock"]
 
 
 def test_settings_name_the_cache_and_the_place_of_the_model_does_not():

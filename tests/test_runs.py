@@ -73,6 +73,24 @@ def test_the_lock_falls_with_a_killed_process(tmp_path):
     Run.open(tmp_path / "r", resume=True).close()
 
 
+def test_the_lock_stays_with_no_process_that_was_forked(tmp_path):
+    code = (
+        "import os, sys, time; from affectvlm.runs import Run; run = Run.open(sys.argv[1])\n"
+        "if os.fork() == 0: print(os.getpid(), flush=True); time.sleep(60); os._exit(0)\n"
+        "time.sleep(60)"
+    )
+    with subprocess.Popen([sys.executable, "-c", code, str(tmp_path / "r")], stdout=subprocess.PIPE, text=True) as main:
+        forked = int(main.stdout.readline())
+        try:
+            assert is_running(tmp_path / "r")
+            main.kill()
+            main.wait(10)
+            os.kill(forked, 0)  # it lives on, as a loader does for a while
+            assert not is_running(tmp_path / "r")
+        finally:
+            os.kill(forked, signal.SIGKILL)
+
+
 def test_status_follows_the_last_start_and_end(run):
     run.event("start", step=0, steps=4)
     run.event("validation", step=2, best=0.5)

@@ -13,9 +13,15 @@ import fcntl
 import hashlib
 import json
 import logging
+import multiprocessing
 import os
+import signal
+import threading
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
+from multiprocessing.synchronize import Event
 from pathlib import Path
 
 import numpy as np
@@ -89,22 +95,45 @@ def build(faces: FaceSet, cache: str | Path, workers: int = 0) -> Path:
     """Render what is missing of a set into `cache`; returns its folder. `workers` 0 = one per CPU core.
 
     Processes that want the same set at the same time (ranks, two trainings) wait for the first of them.
+
+    Raises:
+        OSError: the cache cannot be written, or a process that rendered was ended from outside.
     """
     folder = Path(cache) / faces.key()
     folder.mkdir(parents=True, exist_ok=True)
     wanted = {shard: min(SHARD, faces.count - shard * SHARD) for shard in range(-(-faces.count // SHARD))}
     with (folder / "lock").open("a") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            log.info("another process renders into %s; waiting for it", folder)
+            fcntl.flock(lock, fcntl.LOCK_EX)
         there = {shard: len(_listed(folder, shard)) for shard in wanted}
         missing = [(faces, folder, shard, rows) for shard, rows in wanted.items() if there[shard] < rows]
         if not missing:
             return folder
         count = sum(rows - there[shard] for *_, shard, rows in missing)
         log.info("rendering %d faces of %s into %s", count, faces.source, folder)
-        with ProcessPoolExecutor(workers or os.cpu_count(), initializer=_open_model, initargs=(faces,)) as pool:
+        _render(missing, faces, workers)
+    return folder
+
+
+def _render(missing: Sequence[tuple[FaceSet, Path, int, int]], faces: FaceSet, workers: int) -> None:
+    """Write the shards in processes of their own, which end at once when this one is stopped or killed."""
+    context = multiprocessing.get_context()
+    stop = context.Event()
+    with ProcessPoolExecutor(workers or os.cpu_count(), context, _begin, (faces, stop)) as pool:
+        try:
             for done, shard in enumerate(pool.map(_write_shard, missing), 1):
                 log.info("shard %d written (%d of %d)", shard, done, len(missing))
-    return folder
+        except BrokenProcessPool as error:
+            raise ChildProcessError(
+                "a process that rendered faces was ended from outside (too little memory?); what is written is kept, "
+                "and data.workers=1 takes less memory"
+            ) from error
+        except BaseException:
+            stop.set()  # the pool waits for its processes, and a shard takes a minute
+            raise
 
 
 def _listed(folder: Path, shard: int) -> list[dict]:
@@ -115,11 +144,23 @@ def _listed(folder: Path, shard: int) -> list[dict]:
 
 _model = None
 """The face model of a worker process: made once, used for all its shards."""
+_stop: Event | None = None
+"""Set when a worker process is to end after the present face."""
 
 
-def _open_model(faces: FaceSet) -> None:
-    global _model
-    _model = open_source(faces.source, faces.model_path)
+def _begin(faces: FaceSet, stop: Event) -> None:
+    """Of a worker process, before its first shard."""
+    global _model, _stop
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes of a shell; the first one decides
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    # A pool does not notice that its owner was killed: its processes would wait for ever, and hold the cache's lock.
+    threading.Thread(target=_end_with_parent, name="end-with-parent", daemon=True).start()
+    _stop, _model = stop, open_source(faces.source, faces.model_path)
+
+
+def _end_with_parent() -> None:
+    multiprocessing.parent_process().join()
+    os._exit(1)
 
 
 def open_source(source: str, model_path: str = ""):
@@ -153,6 +194,8 @@ def _write_shard(task: tuple[FaceSet, Path, int, int]) -> int:
     if records:
         views[: len(records)] = np.load(array, mmap_mode="r")[: len(records)]
     for row in range(len(records), rows):
+        if _stop.is_set():
+            raise InterruptedError("rendering was stopped")
         views[row], record = make_face(_model, faces, shard * SHARD + row)
         records.append(record)
     temporary = folder / f"shard_{shard:04d}.{os.getpid()}.tmp"

@@ -207,6 +207,7 @@ def _table(table: Table) -> None:
         hide_index=True,
         row_height=44,
         height=min(2 + 36 + 44 * count, 560),
+        placeholder="–",
         column_config={
             "picture": st.column_config.ImageColumn("", width=52),
             "file": st.column_config.TextColumn("File", width=150),

@@ -24,6 +24,7 @@ from affectvlm.runs import models
 from affectvlm.scan import Scan
 from affectvlm.ui.display import DisplayMesh, display_mesh
 from affectvlm.ui.export import ExportWorker
+from affectvlm.ui.memory import share_heaps
 from affectvlm.ui.state import Face
 from affectvlm.ui.stills import with_stills
 
@@ -248,6 +249,7 @@ def forget_results() -> None:
 @cache
 def warm_up() -> None:
     """Loads model, kernels and samples in the background, once, while the visitor is still looking for a file."""
+    share_heaps()
     threading.Thread(target=_warm, name="warm-up", daemon=True).start()
 
 

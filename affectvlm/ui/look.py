@@ -23,7 +23,7 @@ h2 { font-size: 1.75rem !important; letter-spacing: -0.01em; padding-top: 0 !imp
   h1 { font-size: 1.7rem !important; }
   :is(.st-key-samples, .st-key-views) [data-testid="stColumn"] { min-width: 27%; flex: 1 1 27%; }
   [role="radiogroup"] { flex-wrap: wrap; row-gap: 0.4rem; }
-  .st-key-sentences [data-testid="stElementContainer"]:has(.sentence-bar) { width: 2.9rem !important; }
+  .st-key-sentences [data-testid="stElementContainer"]:has(.sentence-bar) { flex-basis: 2.9rem !important; }
   .st-key-sentences .sentence-bar { grid-template-columns: 1fr; }
   .st-key-sentences .sentence-bar .bar-track { display: none; }
   .st-key-samples button { padding-left: 0.2rem; padding-right: 0.2rem; }

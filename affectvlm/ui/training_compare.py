@@ -65,7 +65,9 @@ def _table(rows: list[Row]) -> None:
         hide_index=True,
         column_config={
             "name": "Training", "state": "State", "method": "Method", "data": "Faces", "steps": "Steps",
-            "best": st.column_config.NumberColumn("Best on validation", help="UAR, the mean over the classes", **share),
+            "best": st.column_config.NumberColumn(
+                "Best on validation", help="UAR, the mean over the classes", format="%.1f %%", width=140
+            ),
             "accuracy": st.column_config.NumberColumn("Test, right", **share),
             "uar": st.column_config.NumberColumn("Test, UAR", help="the mean over the classes", **share),
             "date": st.column_config.DatetimeColumn("Started", format="D MMM YYYY, HH:mm"),

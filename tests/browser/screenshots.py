@@ -1,4 +1,6 @@
-"""Pictures of every page of the app, taken from the app.
+"""Pictures of every page of the app, taken from the app with one of its own samples, so that they can be taken again.
+
+The shipped model answers. They are best taken on an idle machine: the small print tells how long an answer took.
 
 python -m tests.browser.screenshots docs/images                        # those of the README
 python -m tests.browser.screenshots looks --dark --width 400           # to look at another appearance
@@ -18,7 +20,16 @@ from tests.browser.conftest import start_server
 from tests.browser.find_browser import FLAGS, MISSING, find_browser
 
 SAMPLE = "surprise"
-PAGES = ("Mesh", "Grad-CAM", "Prompts", "Explorer", "Sequence", "Training", "About")
+PAGES = {
+    "Mesh": "The face in three dimensions",
+    "Grad-CAM": "Where the model looks",
+    "Prompts": "Which words fit this face?",
+    "Explorer": "Make a face",
+    "Sequence": "How does the face move?",
+    "Training": "Train a model of your own",
+    "About": "About",
+}
+"""Name in the navigation → title of the page."""
 
 
 def save(page, path: Path, whole: bool) -> None:
@@ -30,7 +41,7 @@ def save(page, path: Path, whole: bool) -> None:
 def settle(page, seconds: float) -> None:
     """Until the page has nothing more to work out, and its pictures are drawn."""
     time.sleep(1.5)
-    page.wait_for_function("!document.querySelector('[data-testid=stStatusWidget]')", timeout=180_000)
+    page.wait_for_selector('[data-testid="stApp"][data-test-script-state="notRunning"]', timeout=180_000)
     time.sleep(seconds)
 
 
@@ -40,7 +51,7 @@ def main() -> None:
     arguments.add_argument("--dark", action="store_true")
     arguments.add_argument("--width", type=int, default=1400)
     arguments.add_argument("--whole", action="store_true", help="the whole length of each page")
-    arguments.add_argument("--pages", nargs="+", default=PAGES, choices=PAGES)
+    arguments.add_argument("--pages", nargs="+", default=list(PAGES), choices=list(PAGES))
     given = arguments.parse_args()
     browser_path = find_browser()
     if browser_path is None:
@@ -66,10 +77,13 @@ def main() -> None:
             for name in given.pages:
                 page.set_viewport_size(wide)  # a narrow window keeps its links behind a button
                 page.get_by_role("link", name=name, exact=True).click()
-                page.get_by_role("heading", level=1).wait_for()
+                page.get_by_role("heading", level=1, name=PAGES[name], exact=True).wait_for()
                 if name == "Sequence":
+                    settle(page, 0)
                     page.get_by_role("button", name=SAMPLE, exact=True).click()
                     page.get_by_text("All frames together").wait_for()
+                if name == "Mesh":
+                    page.frame_locator("iframe").locator("canvas").first.wait_for()
                 page.set_viewport_size(size)
                 page.mouse.move(given.width - 5, 895)
                 settle(page, 8 if name == "Mesh" else 3)  # software drawing on a busy machine

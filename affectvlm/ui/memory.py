@@ -1,0 +1,25 @@
+"""How the C library keeps freed memory. No streamlit in here.
+
+Every run of a page has a thread of its own, and glibc gives threads heaps of their own, up to eight a core. Each stays
+about as large as the largest piece of work that ever passed through it, so a busy server would grow for hours.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+
+_M_MMAP_THRESHOLD, _M_ARENA_MAX = -3, -8  # of glibc's malloc.h
+HEAPS = 2
+OWN_PAGES = 256 * 1024  # bytes from which a piece has pages of its own, which go back at once when it is freed
+
+
+def share_heaps() -> bool:
+    """Has all threads of this process share a few heaps; False where the C library is another and nothing was done."""
+    if not sys.platform.startswith("linux"):
+        return False
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError):  # musl has none
+        return False
+    return bool(mallopt(_M_ARENA_MAX, HEAPS) and mallopt(_M_MMAP_THRESHOLD, OWN_PAGES))
