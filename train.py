@@ -93,7 +93,7 @@ def main() -> None:
     signal.signal(signal.SIGTERM, interrupt)
     try:
         train(config, resume=given.resume)
-    except (RunError, TrainingError, ValueError) as error:
+    except (RunError, TrainingError, ValueError, OSError) as error:  # OSError: a folder or disk that cannot be written
         sys.exit(f"train.py: {error}")
     except KeyboardInterrupt:
         sys.exit(128 + signal.SIGINT)

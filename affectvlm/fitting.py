@@ -80,7 +80,8 @@ class Progress(pl.Callback):
         self.waited = self.worked = 0.0
 
     def on_train_start(self, trainer: pl.Trainer, method: pl.LightningModule) -> None:
-        self.first, self.since = trainer.global_step, time.monotonic()
+        self.began = self.first = trainer.global_step
+        self.since = time.monotonic()
         self.mark = time.monotonic()
         self.run.event("start", step=trainer.global_step, steps=self.config.optim.steps, ranks=trainer.world_size)
 
@@ -93,15 +94,15 @@ class Progress(pl.Callback):
         now = time.monotonic()
         self.worked += now - self.mark
         step, steps = trainer.global_step, self.config.optim.steps
-        if step == self.first + 1:  # the first step compiles and warms up: it says nothing about the others
-            self.since = now
         if step % self.config.run.every == 0 or step == steps:
             self._tell(trainer, step, steps)
+        if step == self.began + 1:  # the first step compiles and warms up: it says nothing about the others
+            self.first, self.since = step, now
         self.mark = time.monotonic()
 
     def _tell(self, trainer: pl.Trainer, step: int, steps: int) -> None:
         values = {k: round(float(v), 4) for k, v in trainer.callback_metrics.items() if k.startswith("train/")}
-        rate = max(step - self.first - 1, 1) / max(time.monotonic() - self.since, 1e-6)
+        rate = max(step - self.first, 1) / max(time.monotonic() - self.since, 1e-6)
         left, views = (steps - step) / rate, rate * self.config.optim.batch * self.config.optim.views
         waiting = self.waited / max(self.waited + self.worked, 1e-9)
         self.waited = self.worked = 0.0

@@ -146,6 +146,11 @@ def _members(group: int) -> list[int]:
     return found
 
 
+def test_a_face_model_that_cannot_be_opened_says_so_itself(tmp_path):
+    with pytest.raises(ValueError, match="nowhere"):
+        build(FaceSet("ict", "train", 8, size=48, model_path="/nowhere"), tmp_path, workers=1)
+
+
 def test_a_renderer_that_is_killed_is_said_and_leaves_no_half_files(tmp_path, monkeypatch):
     monkeypatch.setattr(generated, "make_face", lambda *_: os.kill(os.getpid(), signal.SIGKILL))
     with pytest.raises(OSError, match="a process that rendered faces was ended from outside"):

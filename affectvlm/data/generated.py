@@ -97,6 +97,7 @@ def build(faces: FaceSet, cache: str | Path, workers: int = 0) -> Path:
     Processes that want the same set at the same time (ranks, two trainings) wait for the first of them.
 
     Raises:
+        ValueError: the face model cannot be opened.
         OSError: the cache cannot be written, or a process that rendered was ended from outside.
     """
     folder = Path(cache) / faces.key()
@@ -114,15 +115,15 @@ def build(faces: FaceSet, cache: str | Path, workers: int = 0) -> Path:
             return folder
         count = sum(rows - there[shard] for *_, shard, rows in missing)
         log.info("rendering %d faces of %s into %s", count, faces.source, folder)
-        _render(missing, faces, workers)
+        _render(missing, workers)
     return folder
 
 
-def _render(missing: Sequence[tuple[FaceSet, Path, int, int]], faces: FaceSet, workers: int) -> None:
+def _render(missing: Sequence[tuple[FaceSet, Path, int, int]], workers: int) -> None:
     """Write the shards in processes of their own, which end at once when this one is stopped or killed."""
     context = multiprocessing.get_context()
     stop = context.Event()
-    with ProcessPoolExecutor(workers or os.cpu_count(), context, _begin, (faces, stop)) as pool:
+    with ProcessPoolExecutor(workers or os.cpu_count(), context, _begin, (stop,)) as pool:
         try:
             for done, shard in enumerate(pool.map(_write_shard, missing), 1):
                 log.info("shard %d written (%d of %d)", shard, done, len(missing))
@@ -148,14 +149,14 @@ _stop: Event | None = None
 """Set when a worker process is to end after the present face."""
 
 
-def _begin(faces: FaceSet, stop: Event) -> None:
+def _begin(stop: Event) -> None:
     """Of a worker process, before its first shard."""
     global _model, _stop
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes of a shell; the first one decides
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     # A pool does not notice that its owner was killed: its processes would wait for ever, and hold the cache's lock.
     threading.Thread(target=_end_with_parent, name="end-with-parent", daemon=True).start()
-    _stop, _model = stop, open_source(faces.source, faces.model_path)
+    _stop, _model = stop, None
 
 
 def _end_with_parent() -> None:
@@ -186,7 +187,10 @@ def open_source(source: str, model_path: str = ""):
 
 def _write_shard(task: tuple[FaceSet, Path, int, int]) -> int:
     """Write the first `rows` faces of a shard; those that are there already are taken over."""
+    global _model
     faces, folder, shard, rows = task
+    # here and not in `_begin`: what fails there is told to nobody
+    _model = _model or open_source(faces.source, faces.model_path)
     array, listing = folder / f"shard_{shard:04d}.npy", folder / f"shard_{shard:04d}.json"
     side = stored_side(faces.size)
     views = np.empty((rows, 3, side, side, CHANNELS), np.uint8)

@@ -43,7 +43,7 @@ class AffectVLM(Method):
         self.unit_head = _unit_head(model.embed_dim) if weights.units else None
 
     def training_step(self, batch: dict[str, Any], step: int) -> Tensor:
-        views = self._encode_views(batch["views"])
+        views = self.encode_views(batch["views"])
         z, text = gather(views), gather(self._encode_words(batch["prompts"]))
         more = {name: gather(batch[name]) for name in ("weight", "bears", "words") if name in batch}
         terms = self.loss(z, gather(batch["labels"]), text, self.model.logit_scale, **more)

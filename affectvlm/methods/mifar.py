@@ -41,7 +41,7 @@ class Mifar(Method):
         self.project_views = projector(model.embed_dim, projection)
 
     def training_step(self, batch: dict[str, Any], step: int) -> Tensor:
-        views = self._encode_views(batch["views"])
+        views = self.encode_views(batch["views"])
         projected = self.project_views(views.flatten(0, 1)).unflatten(0, (len(views), DISTORTIONS, -1))
         terms = self.loss(gather(projected))
         self.log_dict({f"train/{name}": value.detach() for name, value in terms.items()})

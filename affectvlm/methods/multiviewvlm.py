@@ -59,7 +59,7 @@ class MultiviewVLM(Pseudolabelled):
 
     def training_step(self, batch: dict[str, Any], step: int) -> Tensor:
         rows = self.targets[batch["index"]]
-        z, text = gather(self._encode_views(batch["views"])), gather(self.words(rows, batch["index"]))
+        z, text = gather(self.encode_views(batch["views"])), gather(self.words(rows, batch["index"]))
         terms = self.loss(z, text, gather(rows), self.model.logit_scale)
         self.log_dict({f"train/{name}": value.detach() for name, value in terms.items()})
         return terms["loss"]

@@ -39,7 +39,7 @@ class SmileVLM(Pseudolabelled):
 
     def training_step(self, batch: dict[str, Any], step: int) -> Tensor:
         rows = self.targets[batch["index"]]
-        views, words = self._encode_views(batch["views"]), self.words(rows, batch["index"])
+        views, words = self.encode_views(batch["views"]), self.words(rows, batch["index"])
         projected = self.project_views(views.flatten(0, 1)).unflatten(0, views.shape[:2])
         z, projected, text, projected_text = map(gather, (views, projected, words, self.project_text(words)))
         terms = self.loss(z, projected, text, projected_text, gather(rows), self.model.logit_scale)
