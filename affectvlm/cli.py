@@ -8,6 +8,7 @@ help is quick.
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import logging
 import os
@@ -24,11 +25,16 @@ if TYPE_CHECKING:
     from affectvlm.scan import Scan
 
 KINDS = ("shaded", "textured", "depth", "normals")  # rendering.KINDS, named here so that help needs no compiler
+ODD_BYTES = "backslashreplace"
+"""What becomes of a file name that is no text: `\\udcff` for the byte 255, in JSON too, which has the same escape; none
+may end a run."""
 DATASETS = "bu3dfe, bu4dfe, bosphorus, bp4d, bp4dplus, 4dme, facescape or coma"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors=ODD_BYTES)
     parser = _parser()
     options, rest = parser.parse_known_args(arguments)
     if rest and not (hasattr(options, "settings") and all("=" in one and not one.startswith("-") for one in rest)):
@@ -53,6 +59,9 @@ def predict(options: argparse.Namespace) -> int:
     if not options.files and not options.views:
         print("error: name a file or folder, or three photos after --views", file=sys.stderr)
         return 2
+    for file in filter(None, (options.csv, options.output)):
+        with file.open("a"):  # what cannot be written is said before the work, not after it
+            pass
     from affectvlm.predictor import Predictor
 
     predictor = Predictor.from_checkpoint(options.checkpoint)
@@ -66,14 +75,14 @@ def predict(options: argparse.Namespace) -> int:
             _report(row, classes, options.json, first=len(rows) == 1)
     finally:  # also when interrupted: what was answered is kept
         if options.csv:
-            with options.csv.open("w", newline="", encoding="utf-8") as stream:
+            with options.csv.open("w", newline="", encoding="utf-8", errors=ODD_BYTES) as stream:
                 stream.write(csv_text(rows, classes))
         if options.output:
-            options.output.write_text(json_text(rows), encoding="utf-8")
+            options.output.write_text(json_text(rows), encoding="utf-8", errors=ODD_BYTES)
     if failed:
         print(f"{len(failed)} of {len(rows)} could not be answered:", file=sys.stderr)
         for row in failed:
-            print(f"  {row['file']}: {row['error']}", file=sys.stderr)
+            print(f"  {_printable(row['file'])}: {row['error']}", file=sys.stderr)
     return 1 if failed else 0
 
 
@@ -118,14 +127,20 @@ def sample(options: argparse.Namespace) -> int:
 
 
 def scan_files(paths: Sequence[Path]) -> list[Path]:
-    """The files named, and those of known extensions in the folders named (recursively, sorted); each once."""
+    """The files named, and those of known extensions in the folders named (recursively, sorted); each once.
+
+    What file managers leave in folders (`._face.ply`) is passed over. Nothing raises: what cannot be looked at counts
+    as a file, and reading it says why it cannot be read.
+    """
     from affectvlm.scan_io import EXTENSIONS
+    from affectvlm.scan_io.source import is_litter
 
     found: dict[Path, None] = {}
     for path in paths:
-        if path.is_dir():
-            inside = (file for file in sorted(path.rglob("*")) if file.suffix.lower() in EXTENSIONS and file.is_file())
-            found |= dict.fromkeys(inside)
+        if os.path.isdir(path):  # unlike `Path.is_dir` it raises for no name
+            inside = (file for file in sorted(path.rglob("*")) if file.suffix.lower() in EXTENSIONS)
+            own = (file for file in inside if not is_litter(file.relative_to(path).as_posix()) and os.path.isfile(file))
+            found |= dict.fromkeys(own)
         else:
             found[path] = None  # also where it does not exist: reading it says so
     return list(found)
@@ -161,7 +176,8 @@ def _photo(name: str) -> Path | None:
 def _report(row: dict[str, Any], classes: Sequence[str], as_json: bool, first: bool) -> None:
     if as_json:
         keys = (*JSON_KEYS, "curve") if row.get("curve") else JSON_KEYS
-        print(json.dumps({key: row[key] for key in keys}, ensure_ascii=False), flush=True)
+        plain = "utf" not in (getattr(sys.stdout, "encoding", None) or "utf").lower()
+        print(json.dumps({key: row[key] for key in keys}, ensure_ascii=plain), flush=True)
         return
     if first:
         heads = [f"{name:>9}" for name in classes]
@@ -330,7 +346,7 @@ class _Progress:
         if self._stream.isatty():
             print(f"\r\033[K{self._done}/{self._total} {_shortened(name)}", end="", file=self._stream, flush=True)
         elif self._total > 1:
-            print(f"{self._done}/{self._total} {name}", file=self._stream, flush=True)
+            print(f"{self._done}/{self._total} {_printable(name)}", file=self._stream, flush=True)
 
     def clear(self) -> None:
         if self._stream.isatty():
@@ -339,10 +355,16 @@ class _Progress:
 
 def _say_all(warnings: Sequence[str], file: str = "") -> None:
     for warning in warnings:
-        print(f"{file}: {warning}" if file else warning, file=sys.stderr)
+        print(f"{_printable(file)}: {warning}" if file else warning, file=sys.stderr)
+
+
+def _printable(text: str) -> str:
+    """On one line, and without what a terminal would take for a command."""
+    return "".join(c if c.isprintable() else "?" for c in text)
 
 
 def _shortened(text: str, length: int = 36) -> str:
+    text = _printable(text)
     return text if len(text) <= length else "…" + text[1 - length :]
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
+import os
 import subprocess
 import sys
 import time
@@ -109,6 +111,49 @@ def test_a_table_for_people_and_files_for_programs(shell, folder, tmp_path):
     assert float(table[0]["happy"]) == details[0]["probabilities"]["happy"]
     assert table[1]["ok"] == "False" and table[1]["error"] and table[1]["happy"] == ""
     assert set(details[0]["rejection"]) == {"neutral", "no face"} and details[0]["certainty"]
+
+
+def test_odd_file_names_end_no_run(shell, happy_ply, tmp_path):
+    scans = tmp_path / "scans"
+    scans.mkdir()
+    names = ["new\nline.ply", "\x1b[2Jred.ply", "ü 😀.ply", os.fsdecode(b"bytes\xff.ply")]
+    for name in names:
+        (scans / name).write_bytes(happy_ply)
+    (scans / "._ü 😀.ply").write_bytes(b"what a file manager left")
+    (scans / "\x1b[2Jbad.ply").write_bytes(b"ply")
+    table, details = tmp_path / "a.csv", tmp_path / "a.json"
+    status, lines, said = shell("predict", scans, "--json", "--csv", table, "--output", details)
+    rows = [json.loads(line) for line in lines]
+    assert status == 1 and {Path(row["file"]).name for row in rows} == {*names, "\x1b[2Jbad.ply"}
+    assert [row["ok"] for row in rows] == ["bad" not in row["file"] for row in rows]
+    assert [row["file"] for row in json.loads(details.read_text("utf-8"))] == [row["file"] for row in rows]
+    with table.open(encoding="utf-8", newline="") as stream:
+        assert len(list(csv.DictReader(stream))) == 5
+    _, lines, also_said = shell("predict", scans)
+    assert len(lines) == 1 + len(rows) and "\x1b" not in "".join([*lines, said, also_said])
+
+
+@pytest.mark.parametrize(("encoding", "name"), [("ascii", "ü 😀.ply"), ("cp1252", "😀.ply"), ("utf-8", b"b\xff.ply")])
+def test_a_terminal_that_lacks_a_letter_ends_no_run(shell, happy_ply, tmp_path, monkeypatch, encoding, name):
+    file = tmp_path / os.fsdecode(name)
+    file.write_bytes(happy_ply)
+    for option in ([], ["--json"]):
+        written = io.BytesIO()
+        monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding, errors="strict"))
+        assert shell("predict", file, *option)[0] == 0
+        text = written.getvalue().decode(encoding)
+    assert json.loads(text)["file"] == str(file)
+
+
+def test_a_name_no_file_can_have_is_one_failure_among_answers(shell, folder):
+    status, lines, _ = shell("predict", "x" * 5000 + ".ply", folder / "a.ply", "nul\0.ply", "--json")
+    assert status == 1 and [json.loads(line)["ok"] for line in lines] == [False, True, False]
+
+
+@pytest.mark.parametrize("option", ["--csv", "--output"])
+def test_a_table_that_cannot_be_written_is_said_before_the_work(shell, folder, tmp_path, option):
+    status, lines, said = shell("predict", folder, "--json", option, tmp_path / "gone" / "out")
+    assert status == 1 and not lines and "gone" in said and "1/4" not in said
 
 
 def test_nothing_to_do_is_said(shell, tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import tracemalloc
 
 import cv2
 import numpy as np
@@ -99,6 +100,24 @@ def test_every_mode_becomes_rgb(quarters):
     assert np.abs(read_photo(grey / 255.0).astype(int) - grey[..., None]).max() <= 1
 
 
+def test_greys_of_any_depth_keep_their_place_between_black_and_white():
+    ramp = np.arange(256)[None].repeat(16, axis=0)
+    for deep in (ramp.astype(np.uint16) * 257, ramp.astype(np.int32) * 257, (ramp / 255).astype(np.float32)):
+        assert np.abs(read_photo(Image.fromarray(deep)).astype(int) - ramp[..., None]).max() == 0
+    beyond = np.array([[-5, 0, 65535, 2**31 - 1]], np.int32).repeat(4, axis=1).repeat(16, axis=0)
+    assert read_photo(Image.fromarray(beyond))[0, ::4, 0].tolist() == [0, 0, 255, 255]
+
+
+def test_a_large_photo_of_16_bits_takes_little_memory():
+    content = encoded(Image.fromarray(np.full((4000, 5000), 40_000, np.uint16)))
+    tracemalloc.start()
+    try:
+        assert (read_photo(content) == 156).all()
+        assert tracemalloc.get_traced_memory()[1] < 5 * 4000 * 5000  # bytes; a number of 8 bytes a pixel was 20 times
+    finally:
+        tracemalloc.stop()
+
+
 def test_what_is_transparent_is_grey(quarters):
     rgba = np.dstack([quarters, np.full((32, 64), 255, np.uint8)])
     rgba[:16, :32, 3] = 0
@@ -117,7 +136,8 @@ def test_large_photos_are_scaled_down():
         (b"not a picture", "PNG, JPEG, WEBP and BMP are accepted"),
         (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "HEIC"),
         (b"%PDF-1.7", "PDF"),
-        (encoded(Image.new("RGB", (60, 60)), "GIF"), "accepted"),
+        (encoded(Image.new("RGB", (60, 60)), "GIF"), "a GIF picture; PNG, JPEG, WEBP and BMP are accepted; save it"),
+        (encoded(Image.new("RGB", (60, 60)), "TIFF"), "a TIFF picture"),
         (encoded(Image.new("RGB", (60, 60), "red"))[:70], "damaged or cut off"),
         (encoded(Image.new("RGB", (8, 60))), "at least 16"),
         (encoded(Image.new("1", (20000, 20000))), "megapixels"),
@@ -159,6 +179,17 @@ def test_a_tilted_face_is_set_upright(scene):
         image, cv2.getRotationMatrix2D((330, 220), -20, 1), (640, 480), borderMode=cv2.BORDER_REPLICATE
     )
     assert find_face(tilted).roll == pytest.approx(20, abs=7)
+
+
+@pytest.mark.parametrize("quarters", [1, 3])
+def test_a_photo_that_lies_on_its_side_is_set_upright(scene, quarters):
+    upright, lying = scene(-40), np.ascontiguousarray(np.rot90(scene(-40), quarters))
+    wanted, found = (prepare_photos(left=photo) for photo in (upright, lying))
+    assert (np.abs(found.views[1].astype(int) - wanted.views[1]) < 12).mean() > 0.95
+    assert any("left photo lies on its side" in said for said in found.warnings)
+    assert not any("seems to show" in said or "on its side" in said for said in wanted.warnings)
+    assert not any("seems to show" in said for said in found.warnings)
+    assert np.array_equal(cut_out(lying, found.boxes[1], 224), found.views[1])
 
 
 def test_our_own_views_stay_as_they_are(happy_scan):

@@ -228,6 +228,41 @@ def test_cleaning_turns_an_inside_out_surface_outwards():
     assert np.array_equal(clean_face(sheet).faces, sheet.faces)
 
 
+def test_cleaning_winds_alike_what_was_wound_at_random(face):
+    """Also across texture seams, where neighbours share places but no vertices."""
+    mesh = frontalize(Scan(face.vertices, face.faces, unit="mm")).scan
+    rng = np.random.default_rng(0)
+    seam = mesh.vertices[:, 0] > 0
+    doubled = np.concatenate([mesh.vertices, mesh.vertices[seam]])
+    twin = np.where(seam, len(mesh.vertices) + np.cumsum(seam) - 1, np.arange(len(seam)))
+    right = mesh.vertices[mesh.faces, 0].mean(axis=1) > 20
+    split = Scan(doubled, np.where(right[:, None], twin[mesh.faces], mesh.faces), unit="mm")
+    for whole in (mesh, split):
+        faces = whole.faces.copy()
+        over = rng.random(len(faces)) < 0.5
+        faces[over] = faces[over][:, [0, 2, 1]]
+        back = clean_face(replace(whole, faces=faces)).faces[: len(faces)]
+        same = (np.sort(back, axis=1) == np.sort(faces, axis=1)).all(axis=1)
+        assert same.all() and (_normals(whole, back) * _normals(whole, whole.faces) > -1e-9).all(axis=1).mean() > 0.999
+
+
+def test_cleaning_leaves_a_strip_that_has_one_side_only():
+    """A Möbius strip cannot be wound alike; it must not be lost or turned into something else."""
+    around = np.linspace(0, 2 * np.pi, 40, endpoint=False)
+    low, high = (np.stack([(60 + w * np.cos(around / 2)) * np.cos(around), (60 + w * np.cos(around / 2)) *
+                           np.sin(around), w * np.sin(around / 2)], axis=1) for w in (-15, 15))  # fmt: skip
+    a, b = np.arange(40), np.arange(40) + 40
+    after_a, after_b = np.append(a[1:], 40), np.append(b[1:], 0)  # the last edge meets the first turned over
+    faces = np.concatenate([np.stack([a, after_a, b], 1), np.stack([after_a, after_b, b], 1)]).astype(np.int32)
+    strip = Scan(np.concatenate([low, high]), faces, unit="mm")
+    assert np.array_equal(np.sort(clean_face(strip).faces, axis=1), np.sort(faces, axis=1))
+
+
+def _normals(scan: Scan, faces: np.ndarray) -> np.ndarray:
+    a, b, c = (scan.vertices[faces[:, k]].astype(float) for k in range(3))
+    return np.cross(b - a, c - a)
+
+
 def test_cleaning_closes_a_pin_hole_but_no_large_one():
     sheet = bumpy_sheet()
     pin = replace(sheet, faces=sheet.faces[~np.isin(sheet.faces, [820]).any(axis=1)])

@@ -229,7 +229,7 @@ def test_stl_binary_that_begins_with_solid_and_shares_corners():
     assert same_surface(scan) and len(scan.vertices) == len(VERTICES)
 
 
-@pytest.mark.parametrize("header", ["OFF\n", "OFF ", "# first\nOFF\n\n# then\n", ""])
+@pytest.mark.parametrize("header", ["OFF\n", "OFF ", "off\n", "# first\nOFF\n\n# then\n", ""])
 @pytest.mark.parametrize("newline", ["\n", "\r\n"])
 def test_off_headers(header, newline):
     assert same_surface(read_scan(files.off(VERTICES, QUADS, None, header, newline), "a.off"))
@@ -530,6 +530,29 @@ def test_byte_order_marks_and_sixteen_bit_text():
     text = files.obj(VERTICES, QUADS).decode()
     for data in (b"\xef\xbb\xbf" + text.encode(), text.encode("utf-16")):
         assert same_surface(read_scan(data, "a.obj"))
+
+
+@pytest.mark.parametrize("separator", [";", "\t", " ; "])
+def test_decimal_commas_in_a_point_list(separator):
+    rows = np.round(VERTICES, 2) + 0.001
+    text = files.xyz(rows).decode().replace(" ", separator)
+    for head in ("", f"x{separator}y{separator}z\n", "// made on 1.2.2020\n"):
+        assert np.allclose(read_scan((head + text.replace(".", ",")).encode(), "a.xyz").vertices, rows, atol=1e-4)
+    whole = "".join(f"{x:.0f},{separator}{y:.0f},{separator}{z:.0f}\n" for x, y, z in VERTICES)  # no decimals at all
+    assert np.allclose(read_scan(whole.encode(), "a.xyz").vertices, np.round(VERTICES))
+
+
+def test_gltf_may_require_what_only_changes_looks():
+    document, buffer = files.gltf_json(VERTICES, FACES)
+    document["extensionsRequired"] = ["KHR_lights_punctual", "KHR_materials_transmission", "KHR_materials_unlit"]
+    assert same_surface(read_scan(files.glb_of(document, buffer), "a.glb"))
+
+
+def test_members_of_a_gzip_file_belong_together():
+    whole = files.obj(VERTICES, QUADS)
+    blocks = b"".join(gzip.compress(whole[at : at + 100]) for at in range(0, len(whole), 100))
+    for packed in (blocks, gzip.compress(b"") + gzip.compress(whole), gzip.compress(whole) + bytes(512)):
+        assert same_surface(read_scan(packed, "mask.obj.gz"))
 
 
 def test_gzip_of_any_format():

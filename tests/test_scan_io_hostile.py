@@ -273,6 +273,14 @@ def test_headers_and_indices_that_lie(name):
         refused(LIES[name], name)
 
 
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [(b"\xa0", "without points"), (b"\xa0\n1 2 3\n", "1 vertices"), (b"x y z\n\xb2\n1 2 3\n", "a number is needed")],
+)
+def test_blanks_and_digits_that_only_unicode_knows(text, said):
+    refused(text, "a.xyz", said)
+
+
 def test_one_mesh_drawn_by_thousands_of_nodes():
     document, buffer = files.gltf_json(np.tile(VERTICES, (200, 1)), FACES)
     document["nodes"] = [{"mesh": 0}] * 5000
@@ -340,6 +348,17 @@ def test_archive_bombs_are_refused_before_they_unpack():
         refused(bomb, "a.zip", "unpacks to")
     with little_memory(100):
         refused(gzip.compress(zeros, 9), "a.obj.gz", "unpacks to")
+
+
+def test_a_gzip_file_of_a_million_members_is_refused_quickly():
+    refused(gzip.compress(b"") * 1_000_000, "a.obj.gz", "10,000 members")
+    refused(gzip.compress(bytes(2**23)) * 40, "a.obj.gz", "unpacks to")
+
+
+def test_a_gzip_file_is_damaged_in_its_second_member():
+    packed = gzip.compress(files.obj(VERTICES, QUADS))
+    refused(packed + packed[:-9], "a.obj.gz", "ends early")
+    refused(packed + packed[:30] + b"damage" + packed[36:], "a.obj.gz", "damaged gzip")
 
 
 def test_a_zip_that_lies_about_the_size_of_a_member():
@@ -453,6 +472,15 @@ def test_bytes_reach_for_no_file_at_all(outside, monkeypatch):
     monkeypatch.chdir(outside.parent)
     head = "mtllib secret.mtl\nusemtl skin\n"
     assert read_scan(files.obj(VERTICES, QUADS, UV, head), "a.obj").texture is None
+
+
+def test_messages_hold_nothing_that_a_terminal_would_obey(tmp_path):
+    file = tmp_path / "\x1b[2J\nface.obj"
+    file.write_bytes(b"hello")
+    for given in ((file,), (b"hello", file.name)):
+        with pytest.raises(ScanError) as caught:
+            read_scan(*given)
+        assert str(caught.value).isprintable() and "face.obj" in str(caught.value)
 
 
 def test_folders_devices_pipes_and_odd_names(tmp_path):

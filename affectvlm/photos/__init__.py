@@ -13,7 +13,9 @@ import cv2
 import numpy as np
 
 from affectvlm.photos.decoding import FORMATS, ImageSource, PhotoError, read_photo
-from affectvlm.photos.faces import FaceBox, cut_out, find_face, foreground_box, is_own_view
+from affectvlm.photos.faces import (
+    LYING_ROLL, FaceBox, cut_out, find_face, find_lying_face, foreground_box, is_own_view,
+)  # fmt: skip
 from affectvlm.rendering import VIEW_NAMES
 
 __all__ = ["FORMATS", "FaceBox", "ImageSource", "PhotoError", "PreparedPhotos", "prepare_photos", "read_photo"]
@@ -79,7 +81,7 @@ def prepare_photos(
 
 def _framed(photo: np.ndarray) -> FaceBox:
     """The window of a photo that becomes its view."""
-    box = find_face(photo)
+    box = find_face(photo) or find_lying_face(photo)
     if box is None:
         return foreground_box(photo)
     if is_own_view(photo, box):
@@ -96,6 +98,8 @@ def _remarks(photos: dict[str, np.ndarray], boxes: dict[str, FaceBox]) -> Iterat
     for name, box in boxes.items():
         if box.score == 0:
             yield f"no face was found in the {name} photo: it was used as it is"
+        elif abs(box.roll) > LYING_ROLL:
+            yield f"the {name} photo lies on its side or head: the face in it was set upright"
     same = [pair for pair in _pairs(list(photos)) if _same_picture(*(photos[name] for name in pair))]
     for first, second in same:
         yield f"the {first} and the {second} photo are the same picture"

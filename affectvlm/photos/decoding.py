@@ -18,7 +18,11 @@ MIN_SIDE = 16
 
 ImageSource = bytes | bytearray | str | Path | Image.Image | np.ndarray
 _TOO_LARGE = f"{{}}: more than {MAX_BYTES >> 20} MB; a smaller file is needed"
-_SIGNATURES = {b"ftypheic": "HEIC", b"ftypheix": "HEIC", b"ftypmif1": "HEIF", b"ftypavif": "AVIF", b"%PDF": "PDF"}
+_SIGNATURES = {
+    b"ftypheic": "a HEIC picture", b"ftypheix": "a HEIC picture", b"ftypmif1": "a HEIF picture",
+    b"ftypavif": "an AVIF picture", b"GIF8": "a GIF picture", b"II*\0": "a TIFF picture", b"MM\0*": "a TIFF picture",
+    b"jP  \r\n": "a JPEG 2000 picture", b"%PDF": "a PDF file",
+}  # fmt: skip
 
 
 class PhotoError(ValueError):
@@ -73,7 +77,7 @@ def _content(source: bytes | bytearray | str | Path, name: str) -> bytes:
         except OSError as error:
             raise PhotoError(f"{name}: the file {path.name} cannot be read") from error
     if not content:
-        raise PhotoError(f"{name}: the file is empty; a {_accepted()} picture is needed")
+        raise PhotoError(f"{name}: the file is empty; a {_accepted('or')} picture is needed")
     if len(content) > MAX_BYTES:
         raise PhotoError(_TOO_LARGE.format(name))
     return content
@@ -89,9 +93,9 @@ def _open(content: bytes, name: str) -> Image.Image:
         raise PhotoError(f"{name}: too many pixels; at most {MAX_PIXELS // 10**6} megapixels are accepted") from error
     except (UnidentifiedImageError, OSError, ValueError, SyntaxError) as error:
         found = next((kind for mark, kind in _SIGNATURES.items() if mark in content[:16]), "")
-        found = f"a {found} file" if found else "not a picture we can read"
-        hint = "; save it as JPEG first" if found.endswith(("HEIC file", "HEIF file", "AVIF file")) else ""
-        raise PhotoError(f"{name}: {found}; {_accepted()} are accepted{hint}") from error
+        hint = "; save it as JPEG first" if found.endswith("picture") else ""
+        said = found or "not a picture we can read"
+        raise PhotoError(f"{name}: {said}; {_accepted('and')} are accepted{hint}") from error
 
 
 def _from_array(array: np.ndarray, name: str) -> Image.Image:
@@ -129,10 +133,13 @@ def _upright_rgb(image: Image.Image) -> np.ndarray:
 
 def _eight_bit(image: Image.Image) -> Image.Image:
     """16-bit and floating greys → 8 bits; Pillow's own conversion only cuts off."""
-    values = np.asarray(image, np.float64)
+    values = np.asarray(image)
     top = 65535.0 if values.max(initial=0) > 255 else 255.0 if values.max(initial=0) > 1 else 1.0
-    return Image.fromarray((np.clip(np.nan_to_num(values) / top, 0, 1) * 255 + 0.5).astype(np.uint8))
+    if values.dtype.kind == "f":
+        return Image.fromarray((np.clip(np.nan_to_num(values) / top, 0, 1) * 255 + 0.5).astype(np.uint8))
+    grey = (np.clip(np.arange(65536) / top, 0, 1) * 255 + 0.5).astype(np.uint8)  # a table: a large photo fits in memory
+    return Image.fromarray(grey[values if values.dtype == np.uint16 else np.clip(values, 0, 65535)])
 
 
-def _accepted() -> str:
-    return ", ".join(FORMATS[:-1]) + " and " + FORMATS[-1]
+def _accepted(word: str) -> str:
+    return f"{', '.join(FORMATS[:-1])} {word} {FORMATS[-1]}"

@@ -18,6 +18,9 @@ LEVELS = (88, 128, 208, 320)
 """Pixels of the photo's longer side at each look; the smallest lets a face be larger than the photo."""
 POSSIBLE, FOUND = 0.2, 0.35
 """Score from which a place is looked at again, and from which it counts as a face."""
+LYING, LYING_ROLL = 0.8, 60.0
+"""Score from which a face that lies on its side counts, and degrees of roll from which one does: of three looks more
+each may be wrong, so it has to look more like a face."""
 VOTE_SIDE = 128
 VOTES = np.array([0.56, 1.37, 1.52, 0.90, 1.85, -10.41])
 """Weights of the logits of finder, finder once more and framer, of the cascades' agreement (0 or 1), of the log of half
@@ -57,6 +60,20 @@ def find_face(image: np.ndarray) -> FaceBox | None:
     grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
     best = max((second_look(grey, box) for box in candidates(grey)), key=lambda box: box.score, default=None)
     return best if best is not None and best.score >= FOUND else None
+
+
+def find_lying_face(image: np.ndarray) -> FaceBox | None:
+    """The face of a photo (H, W, 3) uint8 RGB that lies on a side or on its head, as cameras leave it whose note of the
+    orientation got lost; its roll is beyond LYING_ROLL. None where nothing looks much like a face."""
+    height, width = image.shape[:2]
+    found = []
+    for quarters in (1, 2, 3):
+        box = find_face(np.ascontiguousarray(np.rot90(image, quarters)))
+        if box is not None and box.score >= LYING and abs(box.roll) < 90 - LYING_ROLL:
+            x, y = {1: (width - box.y, box.x), 2: (width - box.x, height - box.y), 3: (box.y, height - box.x)}[quarters]
+            roll = (90 * quarters + box.roll + 180) % 360 - 180
+            found.append(replace(box, x=x, y=y, roll=roll))
+    return max(found, key=lambda box: box.score, default=None)
 
 
 def candidates(grey: np.ndarray) -> list[FaceBox]:

@@ -215,15 +215,44 @@ def _drop_crumbs(scan: Scan, piece: np.ndarray) -> tuple[Scan, np.ndarray]:
 def _turn_outwards(scan: Scan, piece: np.ndarray) -> Scan:
     """Each piece's faces wound so that it looks away from the middle of the head (the flux of a closed piece is its
     volume wherever the middle lies, so eyeballs come out right too)."""
-    corners = scan.vertices[scan.faces].astype(np.float64) - HEAD_CENTER
+    faces, patch = scan.faces, piece[scan.faces[:, 0]]
+    mixed = _wound_unlike(scan.vertices, faces)
+    if mixed is not None:
+        faces, patch = mixed
+    corners = scan.vertices[faces].astype(np.float64) - HEAD_CENTER
     flux = np.einsum("fi,fi->f", np.cross(corners[:, 0], corners[:, 1]), corners[:, 2])
-    piece = piece[scan.faces[:, 0]]
-    inward = np.bincount(piece, weights=flux)[piece] < 0
-    if not inward.any():
+    inward = np.bincount(patch, weights=flux)[patch] < 0
+    if mixed is None and not inward.any():
         return scan
-    faces = scan.faces.copy()
+    faces = faces.copy()
     faces[inward] = faces[inward][:, [0, 2, 1]]
     return replace(scan, faces=faces)
+
+
+def _wound_unlike(vertices: np.ndarray, faces: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
+    """Of a mesh in which neighbours are wound against each other: (faces wound alike within each patch, (F,) number of
+    each face's patch); None where there are none such. Patches are joined by edges of exactly two faces; one that
+    cannot be wound alike (a Möbius strip) stays as it is."""
+    place, count = _places(vertices)[faces], len(faces)
+    start, end = _sides(place)
+    same = np.sort(start << 32 | end)
+    if not (same[1:] == same[:-1]).any():
+        return None
+    edge = np.minimum(start, end) << 32 | np.maximum(start, end)
+    order = np.argsort(edge, kind="stable")
+    first = np.flatnonzero(np.diff(edge[order], prepend=-1))
+    first = first[np.diff(first, append=len(order)) == 2]
+    one, other = order[first], order[first + 1]
+    against = (start[one] == start[other]).astype(np.int64)
+    one, other = one % count, other % count
+    # Each face twice, as it is and turned over (+ count); two of them are joined where they go on into each other.
+    ends = np.concatenate([one, one + count]), np.concatenate([other + against * count, other + (1 - against) * count])
+    graph = sparse.coo_matrix((np.ones(2 * len(one), bool), ends), (2 * count, 2 * count))
+    side = connected_components(graph, directed=False)[1]
+    as_is, turned = side[:count], side[count:]
+    over = as_is > turned
+    faces = np.where(over[:, None], faces[:, [0, 2, 1]], faces)
+    return faces, np.unique(np.minimum(as_is, turned), return_inverse=True)[1].ravel()
 
 
 def _fill_pin_holes(scan: Scan) -> Scan:

@@ -109,9 +109,9 @@ def scan_at(animation: Animation, seconds: float, unit: str | None = None) -> Sc
 
 
 def _shown(source: object, name: str | None) -> str:
-    """The name of a file for messages, never with its folder."""
+    """The name of a file for messages, never with its folder; whatever is in it, a terminal may print it."""
     shown = name or (source if isinstance(source, str) else getattr(source, "name", ""))
-    return Path(str(shown)[-300:]).name.replace("\0", "") or "the scan"
+    return _plain(Path(str(shown)[-300:]).name.replace("\0", "")) or "the scan"
 
 
 @contextmanager

@@ -20,10 +20,11 @@ COMPONENTS = {5120: "<i1", 5121: "<u1", 5122: "<i2", 5123: "<u2", 5125: "<u4", 5
 WIDTHS = {"SCALAR": 1, "VEC2": 2, "VEC3": 3, "VEC4": 4, "MAT4": 16}
 JSON_CHUNK, BINARY_CHUNK = 0x4E4F534A, 0x004E4942
 UNDERSTOOD = {
-    "KHR_draco_mesh_compression", "KHR_mesh_quantization", "KHR_texture_transform", "KHR_materials_unlit",
-    "KHR_materials_pbrSpecularGlossiness", "EXT_texture_webp",
+    "KHR_draco_mesh_compression", "KHR_mesh_quantization", "KHR_texture_transform", "KHR_lights_punctual",
+    "EXT_texture_webp",
 }  # fmt: skip
-"""Extensions a file may require; the KHR_materials ones and the lights only change how it looks."""
+ONLY_LOOKS = "KHR_materials_"
+"""Extensions a file may require; lights, and all whose names begin so, only change how it looks."""
 
 
 @dataclass
@@ -162,11 +163,11 @@ def open_document(file: ScanFile) -> Document:
     text, binary = _chunks(file.data) if file.data[:4] == b"glTF" else (file.data, None)
     document = Document(file, _parse(text), binary)
     required = document.json.get("extensionsRequired", [])
-    unknown = {str(name)[:60] for name in required if name not in UNDERSTOOD} if isinstance(required, list) else set()
+    names = [str(name)[:60] for name in required] if isinstance(required, list) else []
+    unknown = {name for name in names if name not in UNDERSTOOD and not name.startswith(ONLY_LOOKS)}
     if unknown:
-        raise ScanError(
-            f"the glTF needs {', '.join(sorted(unknown)[:5])}; {', '.join(sorted(UNDERSTOOD))} are understood"
-        )
+        understood = ", ".join([*sorted(UNDERSTOOD), ONLY_LOOKS + "..."])
+        raise ScanError(f"the glTF needs {', '.join(sorted(unknown)[:5])}; {understood} are understood")
     return document
 
 

@@ -17,6 +17,9 @@ FREE_EXPANSION_BYTES = 32 * MIB
 MAX_MEMBERS = 1000
 """Most entries of an archive."""
 
+MAX_GZIP_MEMBERS = 10_000
+"""Most members of a gzip file. Block-wise packers make one of each 64 KiB: 4,096 of the largest file."""
+
 MAX_VERTICES = 3_000_000
 MAX_FACES = 6_000_000
 """Most triangles, after polygons are split. A face scan has 5,000 to 500,000 vertices and twice as many triangles."""

@@ -13,7 +13,7 @@ from affectvlm.scan_io.source import ScanFile
 from affectvlm.scan_io.text import Lines, columns, count_words, numbers, plain_text, strip_comments, table
 
 MAX_STREAM_NUMBERS = 3_000_000
-HEADER = re.compile(rb"\s*(ST)?(C)?(N)?(4)?(n)?OFF\b[ \t]*(BINARY)?")
+HEADER = re.compile(rb"\s*(ST)?(C)?(N)?(4)?(n)?(?:OFF|off)\b[ \t]*(BINARY)?")
 
 
 def read(file: ScanFile) -> RawScan:

@@ -2,7 +2,8 @@
 
 Columns after x y z: one (intensity) is passed over; three are a colour where they are whole numbers of 0 to 255, else
 a normal; four are intensity and colour (PTS), six are colour and normal in either order. A first line of words (a
-heading) or of one number (PTS: the count of points) is understood.
+heading) or of one number (PTS: the count of points) is understood. Commas between numbers that semicolons or tabs
+separate, in a list without any point, are decimal ones.
 """
 
 from __future__ import annotations
@@ -20,7 +21,9 @@ MAX_COLUMNS = 12
 
 def read(file: ScanFile) -> RawScan:
     text = plain_text(file.data, "the point list").replace(b"//", b"##")
-    text = strip_comments(text).translate(bytes.maketrans(b",;", b"  "))
+    text = strip_comments(text)
+    decimal = b"," in text and b"." not in text and (b";" in text or b"\t" in text)
+    text = text.translate(bytes.maketrans(b",;", b". " if decimal else b"  "))
     lines = Lines(text)
     if not len(lines):
         raise ScanError("a point list without points")
@@ -30,7 +33,7 @@ def read(file: ScanFile) -> RawScan:
     if not _is_numeric(lines.line(0)):
         rows[0] = False
     first = int(rows.argmax())
-    if rows.any() and lines.words[first] == 1 and lines.line(first).isdigit():
+    if rows.any() and lines.words[first] == 1 and lines.line(first).isdecimal():
         declared = int(lines.line(first)[:20])
         check_counts(declared)
         rows[first] = False
@@ -53,7 +56,7 @@ def read(file: ScanFile) -> RawScan:
 def _is_numeric(line: str) -> bool:
     try:
         float(line.split()[0])
-    except ValueError:
+    except (ValueError, IndexError):  # no word at all: a blank that only Unicode knows as one
         return False
     return True
 

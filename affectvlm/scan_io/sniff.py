@@ -79,7 +79,7 @@ def _scan_magic(data: bytes, head: bytes) -> tuple[str, str] | None:
         return ".ply", "a PLY mesh"
     if head.startswith(b"#VRML"):
         return ".wrl", "a VRML scene"
-    if re.match(rb"(ST)?C?N?4?n?OFF\b", head):
+    if re.match(rb"(ST)?C?N?4?n?(OFF|off)\b", head):
         return ".off", "an OFF mesh"
     if len(data) >= 84 and len(data) == 84 + 50 * struct.unpack_from("<I", data, 80)[0]:
         return ".stl", "a binary STL mesh"

@@ -12,7 +12,7 @@ import re
 import stat
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
@@ -24,6 +24,7 @@ from affectvlm.scan_io.limits import (
     FREE_EXPANSION_BYTES,
     MAX_EXPANSION,
     MAX_FILE_BYTES,
+    MAX_GZIP_MEMBERS,
     MAX_MEMBERS,
     MAX_UNPACKED_BYTES,
 )
@@ -31,6 +32,8 @@ from affectvlm.scan_io.limits import (
 ARCHIVES = (".zip", ".gz", ".wrz", ".7z", ".rar", ".tar", ".tgz", ".bz2", ".xz")
 LITTER = ("__macosx", ".ds_store", "thumbs.db", "desktop.ini")
 CENTRAL_ENTRY = b"PK\x01\x02"
+GZIP = b"\x1f\x8b"
+PIECE_BYTES = 64 * 1024
 SCHEME = re.compile(r"^[a-zA-Z][a-zA-Z0-9+.\-]+:")
 
 
@@ -126,7 +129,7 @@ def open_source(
         raise ScanError(f"more than {MAX_FILE_BYTES:,} bytes; at most so many are accepted")
     if not file.data:
         raise ScanError("the file is empty")
-    if file.data[:2] == b"\x1f\x8b":
+    if file.data[:2] == GZIP:
         file = _ungzip(file)
     if file.data[:4] in (b"PK\x03\x04", b"PK\x05\x06"):
         file = _unzip(file, tuple(extensions))
@@ -170,16 +173,8 @@ def _read_plain_file(path: Path, most: int) -> bytes:
 def _ungzip(file: ScanFile) -> ScanFile:
     """The content of a gzip file under the name without `.gz` (`.wrz` becomes `.wrl`)."""
     most = min(MAX_UNPACKED_BYTES, max(FREE_EXPANSION_BYTES, MAX_EXPANSION * len(file.data)), MAX_FILE_BYTES)
-    unpacker = zlib.decompressobj(wbits=31)
-    try:
-        data = unpacker.decompress(file.data, most)
-    except zlib.error:
-        raise ScanError("a damaged gzip file") from None
-    if not unpacker.eof:
-        if unpacker.unconsumed_tail:
-            raise ScanError(f"a gzip file that unpacks to more than {most:,} bytes; at most so many are accepted")
-        raise ScanError("a gzip file that ends early; a whole one is needed")
-    if data[:2] == b"\x1f\x8b" or data[:4] == b"PK\x03\x04":
+    data = b"".join(_gzip_members(file.data, most))
+    if data[:2] == GZIP or data[:4] == b"PK\x03\x04":
         raise ScanError("an archive inside an archive; a gzip file has to hold the scan itself")
     if not data:
         raise ScanError("the gzip file is empty inside")
@@ -188,6 +183,29 @@ def _ungzip(file: ScanFile) -> ScanFile:
     else:
         name = re.sub(r"\.wrz$", ".wrl", file.name, flags=re.IGNORECASE)
     return ScanFile(name, data, file.siblings)
+
+
+def _gzip_members(packed: bytes, most: int) -> Iterator[bytes]:
+    """What is in a gzip file, in pieces. `cat` and block-wise packers write several members; they make one content."""
+    position, left, members = 0, most, 0
+    while packed[position : position + 2] == GZIP:  # what else follows a member is padding
+        members += 1
+        if members > MAX_GZIP_MEMBERS:
+            raise ScanError(f"a gzip file of more than {MAX_GZIP_MEMBERS:,} members; at most so many are accepted")
+        unpacker = zlib.decompressobj(wbits=31)
+        while not unpacker.eof:
+            piece = packed[position : position + PIECE_BYTES]
+            if not piece:
+                raise ScanError("a gzip file that ends early; a whole one is needed")
+            try:
+                data = unpacker.decompress(piece, left + 1)
+            except zlib.error:
+                raise ScanError("a damaged gzip file") from None
+            left -= len(data)
+            if left < 0:
+                raise ScanError(f"a gzip file that unpacks to more than {most:,} bytes; at most so many are accepted")
+            position += len(piece) - len(unpacker.unused_data)
+            yield data
 
 
 def _unzip(file: ScanFile, extensions: tuple[str, ...]) -> ScanFile:
