@@ -419,8 +419,8 @@ def shareable(config: TrainConfig) -> dict:
     """The settings as a card may tell them to strangers: without the places things lie at on this machine."""
     settings = to_dict(config)
     for section, key in (
-        ("data", "ict_path"), ("data", "folder"), ("data", "split"), ("data", "cache"), ("run", "folder"),
-        ("model", "start"), ("model", "pretrained"), ("prompts", "file"),
+        ("data", "ict_path"), ("data", "makehuman_path"), ("data", "folder"), ("data", "split"), ("data", "cache"),
+        ("run", "folder"), ("model", "start"), ("model", "pretrained"), ("prompts", "file"),
     ):  # fmt: skip
         settings[section][key] = Path(settings[section][key]).name
     return settings

@@ -26,7 +26,7 @@ T = TypeVar("T")
 METHODS = ("affectvlm", "multiviewvlm", "smilevlm", "mifar")
 """The training methods; the first learns from labels, the others without."""
 
-GENERATED, OWN = ("procedural", "ict"), ("folder", "unlabelled")
+GENERATED, OWN = ("procedural", "ict", "makehuman"), ("folder", "unlabelled")
 """Sources of faces: face models, and files of the user's own."""
 
 MOST_STEPS, MOST_ROWS = 10**9, 10**6
@@ -59,6 +59,7 @@ class DataConfig:
     "folder"); `split_seed` decides which of its subjects are trained on, or `split`, a JSON file {"train": [record
     ids], "validation": ..., "test": ...}. As source "unlabelled" it is any folder with faces, all of them trained on by
     a method that reads no label.
+    `ict_path` and `makehuman_path` say where ICT-FaceKit and MakeHuman lie, as checkouts or packed.
     `options` are name=value pairs for the data set's indexer (exclude=faults.txt, sheet=labels.csv, ...).
     `photos` False trains on scans alone; `scans_first` does so for as many steps at the start, which random weights
     need.
@@ -71,6 +72,7 @@ class DataConfig:
 
     sources: tuple[str, ...] = ("procedural",)
     ict_path: str = ""
+    makehuman_path: str = ""
     folder: str = ""
     dataset: str = "folder"
     options: tuple[str, ...] = ()
@@ -113,8 +115,14 @@ class DataConfig:
             raise ValueError(f"data.augment is {self.augment!r}; auto, cpu or device is needed")
         if not self.magnify > 0:
             raise ValueError(f"data.magnify is {self.magnify}; more than 0 is needed")
-        if "ict" in self.sources and not self.ict_path:
-            raise ValueError("data.sources names ict but data.ict_path is empty; the path of ICT-FaceKit is needed")
+        for source, path, wanted in (
+            ("ict", self.ict_path, "ICT-FaceKit"),
+            ("makehuman", self.makehuman_path, "MakeHuman"),
+        ):
+            if source in self.sources and not path:
+                raise ValueError(
+                    f"data.sources names {source} but data.{source}_path is empty; the path of {wanted} is needed"
+                )
         if {"folder", "unlabelled"} & set(self.sources) and not self.folder:
             raise ValueError("data.sources names a folder but data.folder is empty; a folder or a CSV file is needed")
         if len(set(self.sources)) != len(self.sources):

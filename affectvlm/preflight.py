@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from affectvlm.config import DataConfig, TrainConfig
+from affectvlm.config import GENERATED, DataConfig, TrainConfig
 from affectvlm.datasets import Index, Record, check_disjoint, index_dataset, parse_option, read_split, split_subjects
 from affectvlm.datasets.records import listed
 from affectvlm.datasets.splits import SPLITS
@@ -97,11 +97,14 @@ def check_data(config: TrainConfig, home: str | Path = ".", progress: Progress =
             findings.append(Finding(FINE, f"{count:,} synthetic faces are made for training, others for the tests"))
         elif source == "ict":
             findings.append(_check_ict(home / data.ict_path))
+        elif source == "makehuman":
+            findings.append(_check_makehuman(home / data.makehuman_path))
         elif source == "folder":
             own = _check_own(data, home, progress)
             findings += own.findings
         else:
-            findings.append(Finding(STOP, f"the source {source!r} is unknown", "Use procedural, ict or folder."))
+            advice = f"Use {', '.join(GENERATED)} or folder."
+            findings.append(Finding(STOP, f"the source {source!r} is unknown", advice))
     ordered = tuple(sorted(findings, key=lambda finding: (STOP, WARNING, FINE).index(finding.level)))
     return Check(ordered, own.splits, own.subjects, own.summary) if own else Check(ordered)
 
@@ -152,7 +155,7 @@ def _missing_bytes(data: DataConfig, home: Path, size: int) -> int:
     from affectvlm.rendering import DEFAULT_YAWS
 
     shards = 0
-    for source in set(data.sources) & {"procedural", "ict"}:
+    for source in set(data.sources) & set(GENERATED):
         for faces in (one for split in SPLITS for one in face_sets(data, source, split, size)):
             folder = home / data.cache / faces.key()
             wanted = {f"shard_{number:04d}.json" for number in range(-(-faces.count // SHARD))}
@@ -176,6 +179,20 @@ def _check_ict(path: Path) -> Finding:
     except (ValueError, OSError) as error:  # ScanError is a ValueError
         return Finding(STOP, f"the ICT-FaceKit model cannot be used: {error}", advice)
     return Finding(FINE, "the ICT-FaceKit model is there and complete")
+
+
+def _check_makehuman(path: Path) -> Finding:
+    from affectvlm.synthesis.makehuman import MakeHumanFace
+
+    advice = (
+        "Get it with “git clone --depth 1 https://github.com/makehumancommunity/makehuman” and give that folder, or a "
+        "packed makehuman_face.npz."
+    )
+    try:
+        MakeHumanFace.load(path)
+    except (ValueError, OSError) as error:  # ScanError is a ValueError
+        return Finding(STOP, f"the MakeHuman head cannot be used: {error}", advice)
+    return Finding(FINE, "the MakeHuman head is there and complete")
 
 
 def _check_own(data: DataConfig, home: Path, progress: Progress) -> Check:

@@ -53,7 +53,11 @@ UNITS = (
 """Action units whose intensities a record holds, in this order."""
 
 _LABEL_SHARES = np.array([0.12] * 6 + [0.19, 0.09])
-_LOOSE_PARTS = ("teeth", "gums_tongue", "mouth_socket", "sclera_L", "sclera_R")
+_LOOSE_PARTS = {
+    "ict": ("teeth", "gums_tongue", "mouth_socket", "sclera_L", "sclera_R"),
+    "makehuman": ("upper_teeth", "lower_teeth", "tongue", "eye_L", "eye_R"),
+}
+"""Of face models whose parts are meshes of their own: what scanners lose."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +65,7 @@ class FaceSet:
     """Settings of one generated set; equal settings give equal pixels.
 
     Attributes:
-        source: "procedural", or "ict" (needs `model_path`, a packed ICT-FaceKit model or a checkout).
+        source: "procedural", or "ict" or "makehuman", which need `model_path` (`open_source`).
         split: "train", "validation" or "test": identities of different splits never meet.
         count: faces. per_identity: faces of one person.
         damaged: True for what real scans bring and photo-like views; False for clean cropped faces.
@@ -168,21 +172,26 @@ def open_source(source: str, model_path: str = ""):
     """The face model named by a setting.
 
     Raises:
-        ValueError: unknown name, or ICT-FaceKit without its files.
+        ValueError: unknown name, or a model without its files.
     """
     if source == "procedural":
         from affectvlm.synthesis.procedural import ProceduralFace
 
         return ProceduralFace()
+    if source not in ("ict", "makehuman"):
+        raise ValueError(f"source is {source!r}; procedural, ict or makehuman is needed")
+    if not model_path:
+        wanted = "ICT-FaceKit" if source == "ict" else "MakeHuman"
+        raise ValueError(
+            f"source is {source!r} but model_path is empty; the path of {wanted} (checkout or pack) is needed"
+        )
     if source == "ict":
         from affectvlm.synthesis.ict import ICTFace
 
-        if not model_path:
-            raise ValueError(
-                "source is 'ict' but model_path is empty; the path of ICT-FaceKit (checkout or pack) is needed"
-            )
         return ICTFace.load(model_path)
-    raise ValueError(f"source is {source!r}; procedural or ict is needed")
+    from affectvlm.synthesis.makehuman import MakeHumanFace
+
+    return MakeHumanFace.load(model_path)
 
 
 def _write_shard(task: tuple[FaceSet, Path, int, int]) -> int:
@@ -254,8 +263,8 @@ def make_face(model, faces: FaceSet, index: int) -> tuple[np.ndarray, dict]:
         identity = model.sample_identity(np.random.default_rng([faces.seed, split, 1, _person(faces, index)]), **spread)
         record["metadata"] = described(identity)
         options = {}
-        if model.name == "ict" and faces.damaged and not record["photo"]:
-            options = {"without": [part for part in _LOOSE_PARTS if rng.random() < 0.3]}
+        if model.name in _LOOSE_PARTS and faces.damaged and not record["photo"]:
+            options = {"without": [part for part in _LOOSE_PARTS[model.name] if rng.random() < 0.3]}
         scan = model.generate(identity, units, **options)
         if wide and rng.random() < 0.6:
             scan = restyle(scan, model.generate(identity, {}, **options), rng)

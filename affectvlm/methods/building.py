@@ -41,7 +41,8 @@ def face_sets(data: DataConfig, source: str, split: str, size: int) -> list[Face
     """The generated faces of one source and split, for pictures of `size` pixels."""
     number = data.sources.index(source)
     count = {"train": data.train_faces[number], "validation": data.validation_faces, "test": data.test_faces}[split]
-    made = partial(FaceSet, source, split, size=size, model_path=data.ict_path if source == "ict" else "")
+    paths = {"ict": data.ict_path, "makehuman": data.makehuman_path}
+    made = partial(FaceSet, source, split, size=size, model_path=paths.get(source, ""))
     sets = [made(count, damaged=split != "test")]
     if split == "train" and data.clean_faces:
         sets.append(made(data.clean_faces[number], damaged=False, seed=1))  # other people

@@ -14,7 +14,13 @@ import numpy as np
 
 from affectvlm.photos.decoding import FORMATS, ImageSource, PhotoError, read_photo
 from affectvlm.photos.faces import (
-    LYING_ROLL, FaceBox, cut_out, find_face, find_lying_face, foreground_box, is_own_view,
+    LYING_ROLL,
+    FaceBox,
+    cut_out,
+    find_face,
+    find_lying_face,
+    foreground_box,
+    is_own_view,
 )  # fmt: skip
 from affectvlm.rendering import VIEW_NAMES
 

@@ -10,6 +10,7 @@ from affectvlm.ui.words import VIEW_TITLES, percent
 
 SOURCES = {
     "ict": "faces of the open head model ICT-FaceKit",
+    "makehuman": "faces of the open head model MakeHuman",
     "procedural": "faces of our own formulas",
     "folder": "a folder of scans or pictures",
 }
