@@ -46,12 +46,12 @@ from affectvlm.methods.building import (
     uses_pseudo_labels,
 )
 from affectvlm.methods.gathering import synchronise_batch_norm
-from affectvlm.methods.rounds import Rounds
+from affectvlm.methods.rounds import Rounds, class_rows
 from affectvlm.methods.scoring import cases, face_logits, predictions, report
 from affectvlm.methods.unlabelled import Unlabelled
 from affectvlm.metrics import fit_margin, fit_temperature
 from affectvlm.model import Card, MultiviewCLIP, at_size, build_model, load_checkpoint, save_checkpoint
-from affectvlm.model.tuning import prepare, table
+from affectvlm.model.tuning import parameter_groups, prepare, select, table
 from affectvlm.prompts import PromptSet
 from affectvlm.rendering import DEFAULT_YAWS, HALF_WIDTH_MM, VIEW_NAMES
 from affectvlm.runs import CONFIG, LAST, METRICS, MODEL, PREDICTIONS, Run, RunError, command, environment, free_name
@@ -157,6 +157,11 @@ def _train(config: TrainConfig, run: Run, resume: bool, placement: Any) -> Path 
     first = rank(placement) == 0
     prompts = PromptSet.load(config.prompts.file)
     prompts = prompts if config.prompts.augmented else prompts.plain()
+    if config.unsupervised:
+        class_rows(prompts, config.pseudo)  # names that are wrong are said before faces are rendered, which takes long
+    model, temperature, margin = network(config, prompts, resume and (run.folder / LAST).is_file())
+    tuning = tuning_of(config)
+    select(parameter_groups(model), tuning.freeze)
     own = own_faces(config, prompts, say=first)
     splits = () if "unlabelled" in config.data.sources else ("train", "validation", "test")
     faces = {split: faces_of(config, split, prompts, own.get(split), say=first) for split in splits}
@@ -165,13 +170,11 @@ def _train(config: TrainConfig, run: Run, resume: bool, placement: Any) -> Path 
     if config.prompts.metadata and config.prompts.augmented and not config.unsupervised:
         check_words(prompts, faces["train"])
 
-    model, temperature, margin = network(config, prompts, resume and (run.folder / LAST).is_file())
     start = None
     if config.model.pretrained or config.model.start:
         start = {name: value.clone() for name, value in model.state_dict().items()}
     described = describe(faces) or {"train": {"faces": len(shown), "labels": "none"}}
     measured = {"before": features_say(model, prompts, faces, config)} if first else {}
-    tuning = tuning_of(config)
     prepare(model, tuning)
     method = build_method(config, model, prompts, tuning)
     if placement.strategy == "ddp":
@@ -184,7 +187,8 @@ def _train(config: TrainConfig, run: Run, resume: bool, placement: Any) -> Path 
 
     hooks = rounds(method, shown, prompts, config, run, faces.get("train"))
     if not fit(method, shown, prompts, config, run, resume, placement, score if faces else None, hooks):
-        log.info("stopped; go on with:  python train.py --resume run.name=%s", run.folder.name)
+        if first:
+            log.info("stopped; go on with:  python train.py --resume run.name=%s", run.folder.name)
         return None
     if not first:
         return run.folder / MODEL
@@ -410,7 +414,13 @@ def test(
         The scores of each case, and what was predicted for every face with three views of the default kind.
     """
     asked = cases(kind, held_out=bool(prompts.held_out_templates))
-    logits = {name: face_logits(model, prompts, faces, **shown) for name, shown in asked.items()}
+    model.eval()
+    with torch.no_grad():
+        bank = model.text_bank(prompts)
+    logits = {
+        name: face_logits(model, prompts, faces, bank=None if shown.get("held_out") else bank, **shown)
+        for name, shown in asked.items()
+    }
     scores = {name: report(found, faces, temperature, margin) for name, found in logits.items()}
     return scores, predictions(next(iter(logits.values())), faces, temperature, margin)
 

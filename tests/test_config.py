@@ -104,7 +104,7 @@ def test_contradictions_between_settings_are_refused():
         ("smile.projection=1", "smile.projection is 1; 2 or more"),
         ("mifar={views: 0, distortions: 0}", "nothing is left to learn from"),
         ("data={sources: [], train_faces: []}", "data.sources is empty"),
-        ("data.sources=[faces]", "data.sources names 'faces'; there are procedural, ict, folder"),
+        ("data.sources=[faces]", "data.sources names 'faces'; there are procedural, ict, makehuman, folder"),
         ("data.train_faces=[-5]", "data.train_faces is .-5,.; 0 or more"),
         ("data.train_faces=[0]", "generated faces to train on are needed"),
         ("data.validation_faces=0", "generated faces to validate on are needed"),

@@ -137,9 +137,7 @@ Place = tuple[Record, str]
 """A record and one of its files."""
 
 
-def shared_files(
-    root: Path, records: Sequence[Record], most: int = MOST_COMPARED
-) -> tuple[list[list[Place]], int]:
+def shared_files(root: Path, records: Sequence[Record], most: int = MOST_COMPARED) -> tuple[list[list[Place]], int]:
     """Equal files, neither empty, in records of two people; and how many files were not compared.
 
     Sizes are compared first, then a piece of the middle, and only what agrees in both is read to its end.

@@ -63,7 +63,7 @@ class Rounds(pl.Callback):
     ) -> None:
         self.faces, self.prompts, self.pseudo, self.seed, self.kind = faces, prompts, pseudo, seed, kind
         self.event, self.observe = event, observe
-        self.rows = np.array([_row(prompts, name) for name in pseudo.classes or prompts.rows])
+        self.rows = class_rows(prompts, pseudo)
         self.every = max(1, round(pseudo.epochs * len(faces) / batch)) if pseudo.epochs else steps
         self.count = -(-steps // self.every)
         self.number, self.targets = -1, torch.empty(0, dtype=torch.int64)
@@ -172,7 +172,12 @@ def aggregated(
     return features.cpu().numpy()
 
 
-def _row(prompts: PromptSet, name: str) -> int:
-    if name not in prompts.rows:
-        raise ValueError(f"pseudo.classes names {name!r}; there are {', '.join(prompts.rows)}")
-    return prompts.rows.index(name)
+def class_rows(prompts: PromptSet, pseudo: PseudoConfig) -> np.ndarray:
+    """(C,) rows of the text bank that a target has: all of them, or those that `pseudo.classes` names.
+
+    Raises:
+        ValueError: a name that the prompts do not have.
+    """
+    if unknown := [name for name in pseudo.classes if name not in prompts.rows]:
+        raise ValueError(f"pseudo.classes names {unknown[0]!r}; there are {', '.join(prompts.rows)}")
+    return np.array([prompts.rows.index(name) for name in pseudo.classes or prompts.rows])

@@ -25,6 +25,7 @@ def face_logits(
     views: Sequence[int] = (0, 1, 2),
     augmented: int | None = None,
     held_out: bool = False,
+    bank: torch.Tensor | None = None,
     batch: int = 64,
 ) -> np.ndarray:
     """(n, K + R) float32 logits of every face.
@@ -35,9 +36,12 @@ def face_logits(
         augmented: None shows clean views; a number seeds random light, background and framing, photo-like samples as
         photos.
         held_out: ask in the words that training never drew, instead of those of the text bank.
+        bank: (K + R, D) `text_bank` or `held_out_bank` of these prompts, where it is known already: a large text tower
+            takes longer over it than over the faces.
     """
     model.eval()
-    bank = held_out_bank(model, prompts) if held_out else model.text_bank(prompts)
+    if bank is None:
+        bank = held_out_bank(model, prompts) if held_out else model.text_bank(prompts)
     settings = MixedViews(size=model.image_size, flip=0.0, occlusion=0.0)
     result = []
     for number, indices in enumerate(faces.batches(batch)):
