@@ -508,7 +508,11 @@ def test_flat_double_and_lone_things_are_dropped_and_said():
     polygons = [*FACES.tolist(), FACES[0].tolist(), FACES[1][[1, 2, 0]].tolist(), [0, 0, 1]]
     scan = read_scan(files.ply(vertices, polygons), "a.ply")
     assert same_surface(scan) and len(scan.vertices) == len(VERTICES)
-    for words in ("1 of 99 faces had no area", "2 of 99 faces were there twice", "1 of 64 vertices belong to no face"):
+    for words in (
+        "1 of 99 triangles has no area and was left out",
+        "2 of 99 triangles are there twice and were left out",
+        "1 of 64 vertices belongs to no triangle",
+    ):
         assert any(warning.startswith(words) for warning in scan.warnings), words
 
 

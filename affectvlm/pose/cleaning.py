@@ -159,7 +159,9 @@ def _flatten_spikes(scan: Scan) -> Scan:
     weight = np.asarray(sums.sum(axis=1)).ravel()
     back = (sums @ vertices) / np.maximum(weight, 1)[:, None]
     vertices[np.flatnonzero(spikes)[weight > 0]] = back[weight > 0]
-    return replace(scan, vertices=vertices).with_warnings(f"{int(spikes.sum())} spikes were flattened")
+    count = int(spikes.sum())
+    said = "one spike was flattened" if count == 1 else f"{count} spikes were flattened"
+    return replace(scan, vertices=vertices).with_warnings(said)
 
 
 def _shortest(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:

@@ -61,7 +61,7 @@ class RawScan:
 
 def check_counts(vertices: int, faces: int = 0) -> None:
     """ScanError where a file declares more vertices or triangles than are accepted, or a negative number."""
-    for count, most, what in ((vertices, MAX_VERTICES, "vertices"), (faces, MAX_FACES, "faces")):
+    for count, most, what in ((vertices, MAX_VERTICES, "vertices"), (faces, MAX_FACES, "triangles")):
         if not 0 <= count <= most:
             raise ScanError(f"{_shown(count)} {what} declared; 0 to {most:,} are accepted")
 
@@ -152,7 +152,8 @@ def finish(raw: RawScan, source: str) -> Scan:
         source_vertex, faces, uv, texture = _one_uv_a_vertex(raw, faces[keep], keep, warnings)
         lost = len(vertices) - int(_named(source_vertex, len(vertices)).sum()) - int((~good).sum())
         if lost > 0:
-            warnings.append(f"{lost} of {len(vertices)} vertices belong to no face and were left out.")
+            said = "belongs to no triangle and was" if lost == 1 else "belong to no triangle and were"
+            warnings.append(f"{lost} of {len(vertices)} vertices {said} left out.")
     else:
         source_vertex, uv, texture = np.flatnonzero(good), None, None
         if len(source_vertex) < MIN_POINTS:
@@ -203,12 +204,15 @@ def _good_faces(vertices: np.ndarray, faces: np.ndarray, good: np.ndarray, warni
     )
     keep = usable & ~flat
     same = _repeated(faces)
-    for mask, why in ((usable & flat, "had no area"), (keep & same, "were there twice")):
-        if mask.any():
-            warnings.append(f"{int(mask.sum())} of {len(faces)} faces {why} and were left out.")
+    for mask, one, more in (
+        (usable & flat, "has no area and was", "have no area and were"),
+        (keep & same, "is there twice and was", "are there twice and were"),
+    ):
+        if count := int(mask.sum()):
+            warnings.append(f"{count} of {len(faces)} triangles {one if count == 1 else more} left out.")
     keep &= ~same
     if not keep.any():
-        raise ScanError(f"none of the {len(faces)} faces is usable (no area, or corners without coordinates)")
+        raise ScanError(f"none of the {len(faces)} triangles is usable (no area, or corners without coordinates)")
     return keep
 
 

@@ -21,6 +21,7 @@ import numpy as np
 
 from affectvlm.scan import Scan, ScanError
 from affectvlm.synthesis.base import sided
+from affectvlm.synthesis.colours import TEETH, TONGUE, gaze_angle, paint_eyes, sample_colours
 
 SHAPES: dict[str, dict[str, float]] = {
     "AU1": {"browInnerUp": 1.0},
@@ -108,7 +109,7 @@ class ICTFace:
         triangles = np.asarray(pack["triangles"], np.int32)
         self._faces = triangles[~hidden[triangles].any(axis=1)]
         self._masks = _masks(pack, self._neutral, self._landmarks)
-        self._iris_angle = self._gaze_angle()
+        self._iris_angle = gaze_angle(self._neutral, (self._part["sclera_L"], self._part["sclera_R"]))
 
     @classmethod
     def load(cls, path: str | Path, cache: str | Path | None = None) -> ICTFace:
@@ -138,16 +139,10 @@ class ICTFace:
     def sample_identity(self, rng: np.random.Generator, spread: float = 1.0) -> ICTIdentity:
         """A person drawn from the model's normal distribution, cut where faces stop looking human."""
         coefficients = np.clip(rng.normal(0, spread, len(self._modes)), -2.0, 2.0).astype(np.float32)
-        tone = rng.beta(1.2, 1.2)
-        skin = (1 - tone) * np.array([236, 192, 165.0]) + tone * np.array([82, 52, 38.0])
-        skin = np.clip(skin * rng.uniform(0.9, 1.1) * rng.normal(1, 0.03, 3), 30, 250)
-        lips = np.clip(skin * [0.86, 0.62, 0.62] * rng.normal(1, 0.06, 3), 20, 250)
-        brows = np.clip(rng.uniform(0.15, 0.6) * np.array([110, 85, 60.0]) * rng.normal(1, 0.1, 3), 5, 200)
-        iris = np.array([[70, 45, 25], [45, 75, 100], [60, 85, 60], [35, 25, 18]][rng.integers(4)])
+        colours = sample_colours(rng)
         hairline = np.inf if rng.random() < 0.2 else float(rng.normal(68, 7))
         beard = float(rng.uniform(0.2, 0.8)) if rng.random() < 0.15 else 0.0
         blotches = np.column_stack([rng.normal(0, 0.12, (6, 3)), rng.uniform(0, 6.28, 6)]).astype(np.float32)
-        colours = (np.asarray(c, np.uint8) for c in (skin, lips, brows, iris))
         return ICTIdentity(coefficients, *colours, hairline, beard, blotches)
 
     def generate(self, identity: ICTIdentity, action_units: Mapping[str, float], without: Collection[str] = ()) -> Scan:
@@ -202,23 +197,10 @@ class ICTFace:
         ):
             colors = colors * (1 - share[:, None]) + share[:, None] * colour
         colors[self._part["mouth_socket"]] = (70, 25, 25)
-        colors[self._part["gums_tongue"]] = (165, 85, 85)
-        colors[self._part["teeth"]] = (232, 226, 210)
-        eyes = self._part["sclera_L"] | self._part["sclera_R"]
-        colors[eyes] = (228, 224, 220)
-        colors[eyes & (self._iris_angle < 28)] = identity.iris
-        colors[eyes & (self._iris_angle < 12)] = 12
+        colors[self._part["gums_tongue"]] = TONGUE
+        colors[self._part["teeth"]] = TEETH
+        paint_eyes(colors, self._iris_angle, identity.iris)
         return np.clip(colors, 0, 255).astype(np.uint8)
-
-    def _gaze_angle(self) -> np.ndarray:
-        """(V,) degrees between an eyeball vertex and straight ahead, seen from the eyeball's centre; 180 elsewhere."""
-        angle = np.full(len(self._neutral), 180.0)
-        for part in ("sclera_L", "sclera_R"):
-            mask = self._part[part]
-            points = self._neutral[mask]
-            direction = points - (points.min(axis=0) + points.max(axis=0)) / 2
-            angle[mask] = np.degrees(np.arccos(direction[:, 2] / np.linalg.norm(direction, axis=1)))
-        return angle
 
 
 def pack_checkout(folder: str | Path, output: str | Path) -> Path:

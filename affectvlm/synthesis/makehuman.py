@@ -18,6 +18,7 @@ import numpy as np
 
 from affectvlm.scan import Scan, ScanError
 from affectvlm.synthesis.base import sided
+from affectvlm.synthesis.colours import TEETH, TONGUE, gaze_angle, paint_eyes, sample_colours
 
 SHAPES: dict[str, dict[str, float]] = {
     "AU1": {"eyebrows-*-inner-up": 1.4},
@@ -123,7 +124,7 @@ class MakeHumanFace:
         self._lips = _mask(self._modifiers["mouth-upperlip-volume-incr"], 0.35)
         self._lips = np.maximum(self._lips, _mask(self._modifiers["mouth-lowerlip-volume-incr"], 0.35))
         self._brows = _mask(self._modifiers["eyebrows-trans-forward"], 0.6) * (np.abs(self._base[:, 0]) > 8)
-        self._gaze = self._gaze_angle()
+        self._gaze = gaze_angle(self._base, (self._part["eye_L"], self._part["eye_R"]))
 
     @classmethod
     def load(cls, path: str | Path, cache: str | Path | None = None) -> MakeHumanFace:
@@ -159,13 +160,7 @@ class MakeHumanFace:
         names = [n for n in self._modifiers if not any(part in n for part in _ALIKE)]
         for name in rng.choice(names, _MODIFIERS, replace=False):
             offset = offset + spread * rng.uniform(0, 0.4) * self._modifiers[name]
-        tone = rng.beta(1.2, 1.2)
-        skin = (1 - tone) * np.array([236, 192, 165.0]) + tone * np.array([82, 52, 38.0])
-        skin = np.clip(skin * rng.uniform(0.9, 1.1) * rng.normal(1, 0.03, 3), 30, 250)
-        lips = np.clip(skin * [0.86, 0.62, 0.62] * rng.normal(1, 0.06, 3), 20, 250)
-        brows = np.clip(rng.uniform(0.15, 0.6) * np.array([110, 85, 60.0]) * rng.normal(1, 0.1, 3), 5, 200)
-        iris = np.array([[70, 45, 25], [45, 75, 100], [60, 85, 60], [35, 25, 18]][rng.integers(4)])
-        colours = (np.asarray(c, np.uint8) for c in (skin, lips, brows, iris))
+        colours = sample_colours(rng)
         years = float(np.clip(rng.normal(_AGES[age], 5), 18, 90))
         return MakeHumanIdentity(
             offset.astype(np.float32), sex, years, *colours, rng.uniform(0, 1, len(TOGETHER)),
@@ -215,22 +210,10 @@ class MakeHumanFace:
         colors = np.tile(identity.skin.astype(np.float32), (len(self._base), 1))
         for share, colour in ((self._lips, identity.lips), (self._brows, identity.brows)):
             colors = colors * (1 - share[:, None]) + share[:, None] * colour
-        colors[self._part["upper_teeth"] | self._part["lower_teeth"]] = (232, 226, 210)
-        colors[self._part["tongue"]] = (165, 85, 85)
-        eyes = self._part["eye_L"] | self._part["eye_R"]
-        colors[eyes] = (228, 224, 220)
-        colors[eyes & (self._gaze < 28)] = identity.iris
-        colors[eyes & (self._gaze < 13)] = 12
+        colors[self._part["upper_teeth"] | self._part["lower_teeth"]] = TEETH
+        colors[self._part["tongue"]] = TONGUE
+        paint_eyes(colors, self._gaze, identity.iris, pupil_degrees=13)
         return np.clip(colors, 0, 255).astype(np.uint8)
-
-    def _gaze_angle(self) -> np.ndarray:
-        """(V,) degrees between an eyeball vertex and straight ahead, seen from the eyeball's centre; 180 elsewhere."""
-        angle = np.full(len(self._base), 180.0)
-        for part in ("eye_L", "eye_R"):
-            points = self._base[self._part[part]]
-            direction = points - (points.min(axis=0) + points.max(axis=0)) / 2
-            angle[self._part[part]] = np.degrees(np.arccos(direction[:, 2] / np.linalg.norm(direction, axis=1)))
-        return angle
 
 
 def pack_checkout(folder: str | Path, output: str | Path) -> Path:

@@ -51,6 +51,7 @@ h2 { font-size: 1.75rem !important; letter-spacing: -0.01em; padding-top: 0 !imp
   fill: currentColor !important;
 }
 [data-testid="stBaseButton-primary"]:not(:disabled) { color: light-dark(#ffffff, #16181c); }
+[data-testid="stMultiSelect"] [data-baseweb="tag"] :is(span, svg) { color: light-dark(#ffffff, #16181c); }
 </style>
 """
 
