@@ -96,9 +96,15 @@ def check_data(config: TrainConfig, home: str | Path = ".", progress: Progress =
             count = data.train_faces[data.sources.index(source)]
             findings.append(Finding(FINE, f"{count:,} synthetic faces are made for training, others for the tests"))
         elif source == "ict":
-            findings.append(_check_ict(home / data.ict_path))
+            from affectvlm.synthesis.ict import ICTFace
+
+            path, where = home / data.ict_path, "ICT-VGL/ICT-FaceKit"
+            findings.append(_check_model(ICTFace.load, path, "ICT-FaceKit model", where, "ict_face.npz"))
         elif source == "makehuman":
-            findings.append(_check_makehuman(home / data.makehuman_path))
+            from affectvlm.synthesis.makehuman import MakeHumanFace
+
+            path, where = home / data.makehuman_path, "makehumancommunity/makehuman"
+            findings.append(_check_model(MakeHumanFace.load, path, "MakeHuman head", where, "makehuman_face.npz"))
         elif source == "folder":
             own = _check_own(data, home, progress)
             findings += own.findings
@@ -167,32 +173,16 @@ def _existing(path: Path) -> Path:
     return next(place for place in (path.resolve(), *path.resolve().parents) if place.exists())
 
 
-def _check_ict(path: Path) -> Finding:
-    from affectvlm.synthesis.ict import ICTFace
-
-    advice = (
-        "Get it with “git clone --depth 1 https://github.com/ICT-VGL/ICT-FaceKit” and give that folder, or a packed "
-        "ict_face.npz."
-    )
+def _check_model(load: Callable[[Path], object], path: Path, name: str, repository: str, packed: str) -> Finding:
     try:
-        ICTFace.load(path)
+        load(path)
     except (ValueError, OSError) as error:  # ScanError is a ValueError
-        return Finding(STOP, f"the ICT-FaceKit model cannot be used: {error}", advice)
-    return Finding(FINE, "the ICT-FaceKit model is there and complete")
-
-
-def _check_makehuman(path: Path) -> Finding:
-    from affectvlm.synthesis.makehuman import MakeHumanFace
-
-    advice = (
-        "Get it with “git clone --depth 1 https://github.com/makehumancommunity/makehuman” and give that folder, or a "
-        "packed makehuman_face.npz."
-    )
-    try:
-        MakeHumanFace.load(path)
-    except (ValueError, OSError) as error:  # ScanError is a ValueError
-        return Finding(STOP, f"the MakeHuman head cannot be used: {error}", advice)
-    return Finding(FINE, "the MakeHuman head is there and complete")
+        advice = (
+            f"Get it with “git clone --depth 1 https://github.com/{repository}” and give that folder, or a packed "
+            f"{packed}."
+        )
+        return Finding(STOP, f"the {name} cannot be used: {error}", advice)
+    return Finding(FINE, f"the {name} is there and complete")
 
 
 def _check_own(data: DataConfig, home: Path, progress: Progress) -> Check:

@@ -344,7 +344,9 @@ def test_counts_limit_what_is_read(cache):
     assert faces.records == json.loads((cache[1] / "shard_0000.json").read_text()) + faces.records[8:]
 
 
-@pytest.mark.parametrize(("source", "message"), [("flame", "procedural, ict or makehuman"), ("ict", "model_path is empty")])
+@pytest.mark.parametrize(
+    ("source", "message"), [("flame", "procedural, ict or makehuman"), ("ict", "model_path is empty")]
+)
 def test_unknown_sources_are_refused(source, message):
     with pytest.raises(ValueError, match=message):
         open_source(source)

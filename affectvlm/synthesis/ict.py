@@ -12,7 +12,6 @@ Face Attributes", CVPR 2020). Action units drive the ARKit-named expression shap
 from __future__ import annotations
 
 import json
-import zipfile
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +21,7 @@ import numpy as np
 from affectvlm.scan import Scan, ScanError
 from affectvlm.synthesis.base import sided
 from affectvlm.synthesis.colours import TEETH, TONGUE, gaze_angle, paint_eyes, sample_colours
+from affectvlm.synthesis.packs import load_packed
 
 SHAPES: dict[str, dict[str, float]] = {
     "AU1": {"browInnerUp": 1.0},
@@ -122,19 +122,7 @@ class ICTFace:
         Raises:
             ScanError: neither form is found at `path`, or its content is not that of the model.
         """
-        path = Path(path)
-        if path.is_dir():
-            pack_file = Path(cache) if cache else Path.home() / ".cache" / "affectvlm" / "ict_face.npz"
-            if not pack_file.is_file():
-                pack_checkout(path, pack_file)
-            path = pack_file
-        if not path.is_file():
-            raise ScanError(f"{path.name}: no such file; the packed ICT-FaceKit model or a checkout of it is needed")
-        try:
-            with np.load(path, allow_pickle=False) as pack:
-                return cls({key: pack[key] for key in pack.files})
-        except (KeyError, ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
-            raise ScanError(f"{path.name} is not a packed ICT-FaceKit model: {error}") from error
+        return load_packed(cls, path, cache, pack_checkout, "ict_face.npz", "ICT-FaceKit model")
 
     def sample_identity(self, rng: np.random.Generator, spread: float = 1.0) -> ICTIdentity:
         """A person drawn from the model's normal distribution, cut where faces stop looking human."""

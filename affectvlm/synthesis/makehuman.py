@@ -9,7 +9,6 @@ The units are its authors' own, not action units: SHAPES says which come near wh
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ import numpy as np
 from affectvlm.scan import Scan, ScanError
 from affectvlm.synthesis.base import sided
 from affectvlm.synthesis.colours import TEETH, TONGUE, gaze_angle, paint_eyes, sample_colours
+from affectvlm.synthesis.packs import load_packed
 
 SHAPES: dict[str, dict[str, float]] = {
     "AU1": {"eyebrows-*-inner-up": 1.4},
@@ -138,19 +138,7 @@ class MakeHumanFace:
         Raises:
             ScanError: neither form is found at `path`, or its content is not that of the head.
         """
-        path = Path(path)
-        if path.is_dir():
-            pack_file = Path(cache) if cache else Path.home() / ".cache" / "affectvlm" / "makehuman_face.npz"
-            if not pack_file.is_file():
-                pack_checkout(path, pack_file)
-            path = pack_file
-        if not path.is_file():
-            raise ScanError(f"{path.name}: no such file; the packed MakeHuman head or a checkout of it is needed")
-        try:
-            with np.load(path, allow_pickle=False) as pack:
-                return cls({key: pack[key] for key in pack.files})
-        except (KeyError, ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
-            raise ScanError(f"{path.name} is not a packed MakeHuman head: {error}") from error
+        return load_packed(cls, path, cache, pack_checkout, "makehuman_face.npz", "MakeHuman head")
 
     def sample_identity(self, rng: np.random.Generator, spread: float = 1.0) -> MakeHumanIdentity:
         """A mixture of people of one sex and age group (any ethnic groups and weights), and a few face modifiers."""
