@@ -123,6 +123,7 @@ class Predictor:
         import torch
 
         self.model = model.eval().float().requires_grad_(False)
+        self.model.clip.visual.to(memory_format=torch.channels_last)  # 1.2 times as fast on a CPU
         self.card = card
         with torch.inference_mode():
             self._bank = model.text_bank(card.prompts)
