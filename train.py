@@ -273,7 +273,8 @@ def faces_of(config: TrainConfig, split: str, prompts: PromptSet, own: Index | N
 def unlabelled_faces(config: TrainConfig, own: dict[str, Index], say: bool) -> Unlabelled:
     """The pixels of the training faces, and no label of theirs."""
     folders, counts = folders_of(config, "train", own.get("train"), say)
-    return Unlabelled.open(folders, counts, config.data.photos)
+    known = {"none": False, "folders": True, "subjects": "unlabelled" not in config.data.sources}[config.pseudo.people]
+    return Unlabelled.open(folders, counts, config.data.photos, people=known)
 
 
 def folders_of(

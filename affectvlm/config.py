@@ -264,8 +264,10 @@ class PseudoConfig:
     each class. Of each class the most confident share is kept, from `keep[0]` in the first round to `keep[1]` in the
     last, and nothing under `confidence`. `classes` names the classes and rejection rows that may occur among the faces
     (empty = all of the prompts). Where plain guesses put a share of `dominance` on one class the target is taken for
-    one-sided, and they stand as they are (1 = never). `teacher` True asks the running average of the weights, False the
-    present ones.
+    one-sided, and they stand as they are (1 = never). `people` says whose faces are whose, so that what is a person's
+    own can be taken out of the features: "subjects" where the source names them (an unlabelled folder does not),
+    "folders" where each folder of an unlabelled source holds one person, "none". `teacher` True asks the running
+    average of the weights, False the present ones.
     """
 
     epochs: float = 3.0
@@ -277,6 +279,7 @@ class PseudoConfig:
     confidence: float = 0.0
     dominance: float = 0.95
     classes: tuple[str, ...] = ()
+    people: str = "subjects"
     teacher: bool = True
 
     def __post_init__(self) -> None:
@@ -291,6 +294,8 @@ class PseudoConfig:
             raise ValueError(f"pseudo.dominance is {self.dominance}; a share above 0, 1 at most, is needed")
         if len(set(self.classes)) < len(self.classes):
             raise ValueError(f"pseudo.classes is {self.classes}; each class once is needed")
+        if self.people not in ("subjects", "folders", "none"):
+            raise ValueError(f"pseudo.people is {self.people!r}; subjects, folders or none is needed")
 
 
 @dataclass(frozen=True)

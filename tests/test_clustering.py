@@ -9,6 +9,7 @@ from affectvlm.methods.clustering import (
     NO_LABEL,
     assign,
     balanced,
+    centred,
     clustering_accuracy,
     linear_probe,
     most_confident,
@@ -97,6 +98,46 @@ def test_a_bank_that_prefers_one_class_is_set_right_by_balance_and_clusters():
     plain = pseudo_labels(drawn, centres, SCALE, np.random.default_rng(0), cluster=False, balance=False)
     ours = pseudo_labels(drawn, centres, SCALE, np.random.default_rng(0), per_class=1)
     assert (plain.rows == labels).mean() < 0.75 < 0.95 < (ours.rows == labels).mean()
+
+
+def people(each=6, k=4, dim=24, own=1.2, seed=3):
+    """Every one of eight people shows every class `each` times, beside something strong that is only theirs."""
+    rng = np.random.default_rng(seed)
+    basis = np.linalg.qr(rng.normal(size=(dim, dim)))[0]
+    classes, traits = basis[:k], unit(basis[k : k + 8] + 0.9 * basis[rng.integers(k, size=8)])
+    person, labels = (part.ravel() for part in np.meshgrid(np.arange(8), np.repeat(np.arange(k), each)))
+    x = unit(classes[labels] + own * traits[person] + 0.1 * rng.normal(size=(len(labels), dim)))
+    return x, labels, person, classes
+
+
+def test_what_is_a_persons_own_is_taken_out_where_it_is_known_whose_faces_they_are():
+    x, labels, person, classes = people()
+    plain = pseudo_labels(x, classes, SCALE, np.random.default_rng(0), per_class=1)
+    told = pseudo_labels(x, classes, SCALE, np.random.default_rng(0), per_class=1, person=person)
+    assert (told.rows == labels).mean() > 0.99 > 0.9 > (plain.rows == labels).mean()
+    uneven = pseudo_labels(x, classes, SCALE, np.random.default_rng(0), per_class=1, person=person, balance=False)
+    without = pseudo_labels(x, classes, SCALE, np.random.default_rng(0), per_class=1, balance=False)
+    np.testing.assert_array_equal(uneven.rows, without.rows)  # it rests on everybody showing various classes
+
+
+def test_centred_features_have_the_mean_of_the_bank_and_length_one():
+    x, labels, person, classes = people()
+    found = centred(x, classes, person, labels)
+    np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1)
+    one = person == 2
+    raw = x[one] - x[one].mean(axis=0) + classes.mean(axis=0)
+    np.testing.assert_allclose(found[one], unit(raw))
+
+
+def test_people_of_few_faces_of_one_class_or_unknown_ones_are_left_as_they_are():
+    x, labels, person, classes = people()
+    few = np.where(np.arange(len(x)) % 8 == 0, 0, -1)
+    few[np.flatnonzero(few == 0)[3:]] = -1  # three faces
+    np.testing.assert_allclose(centred(x, classes, few, labels), x)
+    np.testing.assert_allclose(centred(x, classes, person, np.zeros(len(x), int)), x)  # each shows one class alone
+    mostly = np.where(np.arange(len(x)) < 0.9 * len(x), 0, labels)
+    assert np.allclose(centred(x, classes, np.zeros(len(x), int), mostly, dominance=0.8), x)
+    assert not np.allclose(centred(x, classes, np.zeros(len(x), int), mostly, dominance=0.99), x)
 
 
 def test_of_each_class_the_most_confident_are_kept():

@@ -93,9 +93,46 @@ def test_the_order_of_files_tells_nothing(tmp_path):
     assert (a.views(range(20)) == b.views(range(20))).all() and (a.photo == b.photo).all()
 
 
+def test_people_are_numbers_that_tell_neither_names_nor_labels_nor_the_order_of_files(tmp_path):
+    """Six people; the listings name them, in one with the class in the name, and are turned about in another."""
+    folder = write_faces(tmp_path / "one", TRUE)
+    views, records = np.load(folder / "shard_0000.npy"), json.loads((folder / "shard_0000.json").read_text())
+    found = []
+    for number, (name, order) in enumerate((("anna", 1), ("sad-anna", 1), ("anna", -1))):
+        other = tmp_path / f"other{number}"
+        other.mkdir()
+        for i, record in enumerate(records):
+            record["subject"] = f"{name}{i % 6}"
+        np.save(other / "shard_0000.npy", views[::order])
+        (other / "shard_0000.json").write_text(json.dumps(records[::order]))
+        found.append(Unlabelled.open([other], people=True).person)
+        assert (Unlabelled.open([other]).person == -1).all()
+    first = found[0]
+    assert sorted(np.bincount(first)) == [3, 3, 3, 3, 4, 4] and first[0] == 0 and first.dtype == np.int64
+    for other in found[1:]:
+        np.testing.assert_array_equal(first, other)
+
+
+def test_people_are_known_where_the_source_names_them(monkeypatch):
+    asked = {}
+    monkeypatch.setattr(train, "folders_of", lambda *_: ([], []))
+    monkeypatch.setattr(train.Unlabelled, "open", lambda *_, people: asked.setdefault("people", people))
+    for settings, known in (
+        (("data.sources=[folder]", "data.folder=x"), True),
+        (("data.sources=[folder]", "data.folder=x", "pseudo.people=none"), False),
+        (("data.sources=[unlabelled]", "data.folder=x"), False),
+        (("data.sources=[unlabelled]", "data.folder=x", "pseudo.people=folders"), True),
+    ):
+        asked.clear()
+        train.unlabelled_faces(config_of("multiviewvlm", *settings, "data.train_faces=[0]"), {}, False)
+        assert asked["people"] is known, settings
+    with pytest.raises(ValueError, match=r"pseudo\.people is 'names'; subjects, folders or none is needed"):
+        config_of("multiviewvlm", "pseudo.people=names")
+
+
 def test_faces_without_labels_have_nothing_that_could_tell_one(faces):
     public = {name for name in dir(faces) if not name.startswith("_")}
-    assert public == {"batches", "open", "photo", "picture", "views"}
+    assert public == {"batches", "open", "person", "photo", "picture", "views"}
     with pytest.raises(AttributeError):
         faces.labels = np.zeros(20)
     assert len(faces) == 20 and faces.views([3, 1]).shape == (2, 3, 36, 36, 7)

@@ -2,6 +2,8 @@
 
 A clustering round (II-F of the MultiviewVLM paper) goes:
 
+    centre     where it is known which faces are of one person, the person is taken out of the features: a face is
+               told from the same face with other expressions, not from the faces of others
     guess      softmax of scaled cosines of the aggregated features with the text bank
     balance    the guesses are made to take every class equally often (Sinkhorn): on faces of another source a bank
                prefers some classes wholesale, and an even prior removes that
@@ -26,6 +28,9 @@ from scipy.special import log_softmax, logsumexp, softmax
 
 NO_LABEL = -1
 """Of a sample that is not kept; as in `losses.multiview`."""
+
+FEW_FACES = 4
+"""A person with fewer faces than this says too little about what is theirs and what is an expression."""
 
 _TINY = 1e-12
 
@@ -84,6 +89,7 @@ def pseudo_labels(
     keep: float = 0.7,
     confidence: float = 0.0,
     dominance: float = 0.95,
+    person: np.ndarray | None = None,
 ) -> PseudoLabels:
     """One round.
 
@@ -93,13 +99,14 @@ def pseudo_labels(
         scale: factor on cosines, as the model has it.
         rows: of the bank that may occur; None = all.
         cluster: False takes the (balanced) guesses themselves.
-        balance: False takes the guesses as they are, and clusters without an even prior.
+        balance: False takes the guesses as they are, and clusters without an even prior, of the whole or of a person.
         per_class: clusters for each class; an emotion has more than one face.
         restarts: k-means++ starts besides the one from the guesses.
         keep: share in (0, 1] of each class that is kept, its most confident samples.
         confidence: posterior from which a sample may be kept.
         dominance: share of plain guesses on one class from which the target is taken for one-sided: then neither the
             balance nor an assignment of each class makes sense, and the guesses stand as they are. 1 = never.
+        person: (n,) whose face it is, see `centred`; None = not known.
 
     Raises:
         ValueError: no sample, shapes that do not fit, features that are not finite, or settings out of range.
@@ -118,6 +125,9 @@ def pseudo_labels(
             "are, without clusters or balance"
         )
     elif balance and len(rows) > 1:
+        if person is not None:
+            features = centred(features, own, person, guess.argmax(axis=1), dominance)
+            logits = scale * features @ own.T
         guess = balanced(logits)
     wanted = per_class * len(rows)
     posterior, cohesion = guess, float("nan")
@@ -134,6 +144,28 @@ def pseudo_labels(
     counts = np.bincount(label, minlength=len(rows)), np.bincount(label[kept], minlength=len(rows))
     sizes, kept_sizes = ({int(row): int(n) for row, n in zip(rows, count, strict=True)} for count in counts)
     return PseudoLabels(rows[label], kept, sure, sizes, kept_sizes, cohesion, tuple(remarks))
+
+
+def centred(
+    features: np.ndarray, bank: np.ndarray, person: np.ndarray, guess: np.ndarray, dominance: float = 1.0
+) -> np.ndarray:
+    """(n, D) features of unit length without what is the person's own: x - mean of the person + mean of the bank.
+
+    It rests on people showing various classes, as `balanced` does on the whole target. So people are left as they are
+    who have fewer than FEW_FACES faces, or whose plain guesses are to a share of `dominance` one class.
+
+    Args:
+        features: (n, D) of unit length; bank: (K, D) rows that may occur.
+        person: (n,) int, the same number for faces of one person; below 0 = not known.
+        guess: (n,) int, what the plain features are taken for.
+    """
+    result = np.array(features, np.float64)
+    for number in np.unique(person[person >= 0]):
+        own = np.flatnonzero(person == number)
+        if len(own) < FEW_FACES or np.bincount(guess[own]).max() >= dominance * len(own):
+            continue
+        result[own] += bank.mean(axis=0) - result[own].mean(axis=0)
+    return _unit(result)
 
 
 def balanced(logits: np.ndarray, iterations: int = 50) -> np.ndarray:

@@ -118,7 +118,7 @@ class Rounds(pl.Callback):
             features, bank, scale, np.random.default_rng([self.seed, 13, self.number]), self.rows,
             cluster=self.pseudo.clusters, balance=self.pseudo.balance, per_class=self.pseudo.per_class,
             restarts=self.pseudo.restarts, keep=keep, confidence=self.pseudo.confidence,
-            dominance=self.pseudo.dominance,
+            dominance=self.pseudo.dominance, person=self.faces.person,
         )  # fmt: skip
 
     def _tell(self, step: int, found: PseudoLabels) -> None:

@@ -1,16 +1,17 @@
 """Faces without labels: what training sees of a target when it must learn without them.
 
-`Unlabelled` holds pixels, and how they were taken (scan, photo-like, picture). It has no labels, no intensity, no
-action units, no names and no metadata; `UnlabelledBatches` makes batches of it. So code that is handed these two cannot
-ask for a label, whatever it does. The order of the faces is that of a hash of their pixels: folders list their files
-class by class, and an order can tell a class as well as a name.
+`Unlabelled` holds pixels, how they were taken (scan, photo-like, picture), and which of them show the same person,
+where that is known. It has no labels, no intensity, no action units, no names and no metadata; `UnlabelledBatches`
+makes batches of it. So code that is handed these two cannot ask for a label, whatever it does. The order of the faces
+is that of a hash of their pixels, and people are numbered in that order: folders list their files class by class, and
+an order or a name can tell a class as well as a label.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,22 +22,25 @@ from affectvlm.augmentation.on_device import pack
 from affectvlm.augmentation.views import Draws, MixedViews, draw, join, show
 from affectvlm.data import Batches, open_shard, picture_mode
 
+UNKNOWN_PERSON = -1
+
 
 class Unlabelled:
     """Stored views of n faces, and nothing that says what they show.
 
     Attributes:
         photo: (n,) bool, seen as a camera sees. picture: (n,) int, see `data.RenderedFaces`.
+        person: (n,) int64, the same number for faces of the same person; UNKNOWN_PERSON where nobody says who it is.
     """
 
-    __slots__ = ("_places", "_shards", "photo", "picture")
+    __slots__ = ("_places", "_shards", "person", "photo", "picture")
 
     def __init__(
         self, shards: Sequence[np.ndarray], places: Sequence[tuple[int, int]], photo: Sequence[bool],
-        picture: Sequence[int],
+        picture: Sequence[int], people: Sequence[Hashable | None] | None = None,
     ) -> None:  # fmt: skip
         """Faces at `places` = (shard, row) of shards (m, 3, S, S, 7) uint8; they are put into the order of their
-        pixels."""
+        pixels. Of `people`, one a face, only is kept which are equal; None = not known."""
         if not len(places) or not len(places) == len(photo) == len(picture):
             raise ValueError(
                 f"{len(places)} faces with {len(photo)} flags; one face at least, and a flag each are needed"
@@ -45,34 +49,41 @@ class Unlabelled:
         self._shards = list(shards)
         self._places = np.array(places, np.int64)[order]
         self.photo, self.picture = np.array(photo, bool)[order], np.array(picture, np.int64)[order]
+        numbers: dict[Hashable, int] = {}
+        whose = [None] * len(order) if people is None else [people[i] for i in order]
+        numbered = [UNKNOWN_PERSON if who is None else numbers.setdefault(who, len(numbers)) for who in whose]
+        self.person = np.array(numbered, np.int64)
 
     @classmethod
     def open(
-        cls, folders: Sequence[str | Path], counts: Sequence[int | None] | None = None, photos: bool = True
-    ) -> Unlabelled:
+        cls, folders: Sequence[str | Path], counts: Sequence[int | None] | None = None, photos: bool = True,
+        people: bool = False,
+    ) -> Unlabelled:  # fmt: skip
         """The faces of rendered folders (see `affectvlm.data`). Of the listings, whether a face is a photo or a picture
-        is read, and nothing else.
+        is read and, where asked, which subjects are the same; nothing else.
 
         Args:
             counts: of each folder as many faces at most; None = all.
             photos: False leaves photo-like faces out.
+            people: True takes each subject of a folder for one person.
 
         Raises:
             ValueError: not one face.
         """
         shards: list[np.ndarray] = []
-        found: list[tuple[tuple[int, int], bool, bool]] = []
+        found: list[tuple[tuple[int, int], bool, int, Hashable | None]] = []
         for number, folder in enumerate(folders):
             own = []
             for file in sorted(Path(folder).glob("shard_*.json")):
                 records = json.loads(file.read_text("utf-8"))
-                flags = [(bool(r["photo"]), picture_mode(r)) for r in records]
+                who = [(number, r["subject"]) if people and "subject" in r else None for r in records]
+                flags = [(bool(r["photo"]), picture_mode(r), person) for r, person in zip(records, who, strict=True)]
                 shards.append(open_shard(file, records))
                 own += [((len(shards) - 1, row), *flag) for row, flag in enumerate(flags)]
             limit = counts[number] if counts else None
             found += [face for face in own[:limit] if photos or not face[1]]
-        places, photo, picture = zip(*found, strict=True) if found else ((), (), ())
-        return cls(shards, places, photo, picture)
+        places, photo, picture, persons = zip(*found, strict=True) if found else ((), (), (), ())
+        return cls(shards, places, photo, picture, persons)
 
     def __len__(self) -> int:
         return len(self._places)
