@@ -222,7 +222,8 @@ def adapt(options: argparse.Namespace) -> int:
     """Adapt a checkpoint to a folder of faces without labels; print the folder of the new one."""
     from affectvlm.adaptation import adapt as train_on
 
-    found = train_on(options.folder, options.start, options.settings, options.method)
+    people = ["pseudo.people=folders"] if options.people else []
+    found = train_on(options.folder, options.start, [*people, *options.settings], options.method)
     if found is None:
         print("stopped before its end; the same command with its run.name=... goes on", file=sys.stderr)
         return 1
@@ -423,6 +424,9 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("settings", nargs="*", help="section.key=value, as for train.py")
     command.add_argument("--from", dest="start", type=Path, required=True, metavar="CHECKPOINT")
     command.add_argument("--method", default="multiviewvlm", help="multiviewvlm, smilevlm or mifar")
+    command.add_argument(
+        "--people", action="store_true", help="each folder holds the faces of one person: names are then found better"
+    )
 
     command = commands.add_parser("adaptation", help="what each method gains from faces of another source, measured")
     command.set_defaults(command=adaptation)

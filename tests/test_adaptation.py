@@ -226,10 +226,11 @@ def test_a_folder_without_labels_becomes_a_checkpoint_that_answers(tmp_path, hap
         "optim.warmup=1", "optim.batch=4", "views.size=32", "data.workers=1", "optim.precision=fp32",
     ]  # fmt: skip
     command = [sys.executable, "-m", "affectvlm", "adapt", str(scans), "--from", str(tmp_path / "start"), *settings]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    done = subprocess.run([*command, "--people"], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
     place = tmp_path / "runs" / "mine" / "model"
     assert done.stdout.strip().splitlines()[-1] == str(place)
+    assert "people: folders" in (tmp_path / "runs" / "mine" / "config.yaml").read_text()
     adapted, card = load_checkpoint(place)
     assert (card.prompts.name, card.image_kind, card.temperature, card.rejection_margin) == ("mine", "shaded", 1.7, 0.4)
     assert card.metrics == {} and card.training_data["faces"] == {"train": {"faces": 3, "labels": "none"}}
