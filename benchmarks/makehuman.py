@@ -1,7 +1,9 @@
-"""MakeHuman faces (assets CC0), packed as one .npz: a face family that no shipped model has been trained on.
+"""MakeHuman faces (assets CC0), packed as one .npz, with expressions put together by hand.
 
-Used to measure only. Its expression units are its own authors' work, not action units; EMOTIONS combines them by
-hand, after looking at each one, into what a person would call that emotion.
+Used to measure only, and apart from `affectvlm.synthesis.makehuman`, which training draws from: its expression units
+are its own authors' work, not action units; EMOTIONS combines them by hand, after looking at each one, into what a
+person would call that emotion. The shipped models up to the fourth saw nothing of this family; the fifth saw its people
+moved by action units, and none of these combinations.
 """
 
 from __future__ import annotations
