@@ -39,7 +39,7 @@ SCORES = ("prompt", "clustering", "probe")
 PROBED = 1000
 """Most faces a linear probe is fitted on."""
 
-GENTLE = ("optim.lr=3e-4", "optim.ema=0.95")
+GENTLE = ("optim.lr=3e-4", "optim.ema=0.9")
 """Settings for weights that are trained already."""
 
 _SEED = 20
@@ -157,9 +157,9 @@ def adapt(
 
 def adaptation_settings(folder: str | Path, start: str | Path, method: str, faces: int) -> list[str]:
     """What adapting changes of train.py's defaults: weights that are trained already want small steps, and a small
-    target few of them: about twenty passes over the faces, between 60 and 600 steps."""
+    target few of them: about thirty passes over the faces, between 100 and 600 steps."""
     batch = max(8, min(48, faces - faces % 4))
-    steps = int(np.clip(20 * faces / batch, 60, 600))
+    steps = int(np.clip(30 * faces / batch, 100, 600))
     return [
         f"method={method}", "data.sources=[unlabelled]", "data.train_faces=[0]", f"data.folder={folder}",
         f"model.start={start}", f"optim.batch={batch}", f"optim.steps={steps}", f"optim.warmup={steps // 10}",

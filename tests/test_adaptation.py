@@ -195,7 +195,7 @@ def test_what_cannot_be_adapted_is_said_before_anything_is_rendered(tmp_path, ch
 
 
 def test_steps_follow_the_size_of_the_target():
-    for faces, batch, steps in ((4, 8, 60), (100, 48, 60), (480, 48, 200), (10_000, 48, 600)):
+    for faces, batch, steps in ((4, 8, 100), (100, 48, 100), (480, 48, 300), (10_000, 48, 600)):
         config = load(TrainConfig, None, adaptation_settings("d", "c", "smilevlm", faces))
         assert (config.optim.batch, config.optim.steps, config.method) == (batch, steps, "smilevlm")
 

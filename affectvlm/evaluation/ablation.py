@@ -51,6 +51,7 @@ TABLES: dict[str, dict[str, tuple[str, ...]]] = {
         FULL: (),
         "no clusters": ("pseudo.clusters=false",),
         "no balance": ("pseudo.balance=false",),
+        "people not known": ("pseudo.people=none",),
         "no teacher": ("pseudo.teacher=false",),
         "labels made once": ("pseudo.epochs=0",),
     },
