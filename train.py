@@ -247,6 +247,9 @@ def own_faces(config: TrainConfig, prompts: PromptSet, say: bool) -> dict[str, I
         index = index_unlabelled(data.folder)
         if say:
             log.info("%s", index.summary())
+        if say and len(index.subjects) > 1 and config.pseudo.people == "subjects":
+            log.info("does each of the %d folders hold the faces of one person? Then say pseudo.people=folders (adapt "
+                     "--people): names are found better", len(index.subjects))  # fmt: skip
         return {"train": index}
     if "folder" not in data.sources:
         return {}
