@@ -16,8 +16,9 @@ LICENCES = (
     "**This software** is under the MIT licence, and so is the model it comes with. A model of your own has the "
     "licence that its card names.",
     "**The faces** that the shipped model was trained on were made by ICT-FaceKit (MIT licence, USC Institute for "
-    "Creative Technologies) and by our own formulas. No photo and no scan of a real person is in it. The template that "
-    "finds the pose of a head comes from the mean face of ICT-FaceKit.",
+    "Creative Technologies), by MakeHuman (assets in the public domain, CC0) and by our own formulas. No photo and no "
+    "scan of a real person is in it. The template that finds the pose of a head comes from the mean face of "
+    "ICT-FaceKit.",
     "**The parts it is built of** are free software under the MIT, BSD, Apache and similar licences, among them "
     "PyTorch, OpenCLIP, Streamlit, Plotly, VTK and PyVista. The optional viewer stpyvista is under the GPL, version 3, "
     "and the app runs without it.",
