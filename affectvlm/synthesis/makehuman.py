@@ -114,6 +114,7 @@ class MakeHumanFace:
         self._modifiers = _symmetric(modifiers)
         left = 1 / (1 + np.exp(-self._base[:, :1] / 4.0))  # +x is the subject's left
         self._shapes = _sided_shapes(self._modifiers, units, left)
+        self._moves = tuple(self._shapes.values())
         self._names = {name: i for i, name in enumerate(self._shapes)}
         names = [str(n) for n in pack["part_names"]]
         self._part = {name: np.asarray(pack["part"]) == i for i, name in enumerate(names)}
@@ -166,7 +167,7 @@ class MakeHumanFace:
         weights = self.shape_weights(action_units, identity.together) * identity.ways
         vertices = rest.astype(np.float64)
         for index in np.flatnonzero(weights):
-            vertices = vertices + weights[index] * list(self._shapes.values())[index]
+            vertices = vertices + weights[index] * self._moves[index]
         # The nose tip of the face at rest is the origin: an expression must not move the frame.
         vertices = (vertices - rest[self._tip]) @ self._turn.T + _OFFSET
         scan = Scan(vertices.astype(np.float32), self._faces, colors=self._paint(identity), source="MakeHuman")
