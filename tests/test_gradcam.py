@@ -526,6 +526,20 @@ def test_an_overlay_lets_the_face_through_where_nothing_is_said():
         pictures.overlay(views, maps, 1.5)
 
 
+def test_a_hot_spot_does_not_hide_the_rest_of_the_evidence():
+    views = np.full((2, 40, 40, 3), 90, np.uint8)
+    maps = np.zeros((2, 40, 40), np.float32)
+    maps[0, 10:20, 10:20] = 0.2  # a broad place in one view ...
+    maps[1, 5, 5] = 1.0  # ... and a pixel in the other, five times as strong
+    painted = pictures.overlay(views, maps, 1.0)
+    assert np.ptp(painted[0, 15, 15].astype(int)) > 60 and np.ptp(painted[1, 5, 5].astype(int)) > 60
+    assert (np.ptp(painted[maps == 0], axis=-1) == 0).all()
+    np.testing.assert_allclose(pictures.stretched(maps)[0, 15, 15], 1.0, rtol=1e-6)
+    even = np.linspace(0, 1, 1001)
+    np.testing.assert_allclose(pictures.stretched(even)[500], 0.5 / (1 - pictures.BRIGHT), rtol=1e-2)
+    assert not pictures.stretched(np.zeros(5)).any()  # nothing speaks for the target: nothing is lit
+
+
 def test_the_grid_has_a_row_for_each_face():
     from PIL import Image
 

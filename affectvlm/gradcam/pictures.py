@@ -1,7 +1,8 @@
 """Maps as pictures: laid over the views, painted on vertices, and as a table of many faces.
 
 One colour scale everywhere, "inferno" of matplotlib (CC0): its lightness rises evenly, so that it reads the same with
-any colour vision and in print. What is weak stays clear and lets the face through.
+any colour vision and in print. What is weak stays clear and lets the face through. The scale ends at the level that
+BRIGHT of all places with evidence reach, not at the strongest place: a small hot spot would leave the rest dark.
 """
 
 from __future__ import annotations
@@ -22,6 +23,9 @@ _INFERNO = np.array(
 
 CLEAR, FULL = 0.08, 0.5
 """Strengths up to which a map is clear, and from which it covers as much as the opacity says."""
+
+BRIGHT = 0.01
+"""Share of the places where anything speaks for the target that get the brightest colour."""
 
 PLAIN_GREY = (146, 146, 148)
 """Colour of a mesh where nothing speaks for the target: darker than skin, so that the bright end stands out."""
@@ -61,7 +65,14 @@ def vertex_paint(values: np.ndarray, opacity: float = 1.0) -> np.ndarray:
     return _blended(np.tile(np.array(PLAIN_GREY, np.float32), (len(values), 1)), values, opacity)
 
 
+def stretched(values: np.ndarray) -> np.ndarray:
+    """(...) float in [0, 1], a map → as coloured: in proportion, 1 for the strongest BRIGHT of what is above 0."""
+    evidence = values[values > 0]
+    return np.minimum(values / np.quantile(evidence, 1 - BRIGHT), 1.0) if len(evidence) else values
+
+
 def _blended(base: np.ndarray, values: np.ndarray, opacity: float) -> np.ndarray:
+    values = stretched(values)
     rise = np.clip((values - CLEAR) / (FULL - CLEAR), 0, 1)
     cover = (opacity * rise * rise * (3 - 2 * rise))[..., None]
     return (base * (1 - cover) + scale_colors(values) * cover + 0.5).astype(np.uint8)
