@@ -17,12 +17,14 @@ import yaml
 
 from affectvlm.config import METHODS, TrainConfig, load
 
-SOURCES = ("procedural", "ict", "folder")
+SOURCES = ("procedural", "ict", "makehuman", "folder")
+MODELS = {"ict": ("data.ict_path", "ICT-FaceKit"), "makehuman": ("data.makehuman_path", "MakeHuman")}
+"""Sources that are a model of the face on the user's disk → the setting that names the place, and what it is called."""
 CLASSES = ("ekman", "bp4d", "4dme")
 """Prompt sets that come with the package. Generated faces show the emotions of the first alone."""
 PATHS = (
-    "data.ict_path", "data.folder", "data.split", "data.cache", "run.folder", "model.start", "model.pretrained",
-    "prompts.file",
+    "data.ict_path", "data.makehuman_path", "data.folder", "data.split", "data.cache", "run.folder", "model.start",
+    "model.pretrained", "prompts.file",
 )  # fmt: skip
 """Settings that name places on the machine."""
 
@@ -92,7 +94,7 @@ class Plan:
     Attributes:
         name: of the run: letters, digits, ".", "_" and "-".
         method: one of `config.METHODS`. preset: a key of PRESETS.
-        data: one of SOURCES; path: of the ICT-FaceKit model, or of a folder or table of one's own; layout: of that
+        data: one of SOURCES; path: of the model of the face, or of a folder or table of one's own; layout: of that
             folder, a name of `datasets.INDEXERS`; mixed: whether bundled synthetic faces are added to it.
         start: folder of the checkpoint to begin from; "" begins from random weights.
         extra: further settings as text, `section.key=value` each; they count over all others.
@@ -136,15 +138,15 @@ class Plan:
     def _data(self, preset: Preset) -> dict[str, Any]:
         if _one_of("data", self.data, SOURCES) == "procedural":
             return {"data.sources": ["procedural"], "data.train_faces": [preset.faces]}
+        generated = self.data in MODELS
+        key, what = MODELS[self.data] if generated else ("data.folder", "your folder or table")
         if not self.path.strip():
-            what = "ICT-FaceKit" if self.data == "ict" else "your folder or table"
             raise ValueError(f"the path of {what} is empty; where it lies on the server's machine is needed")
-        key = "data.ict_path" if self.data == "ict" else "data.folder"
-        layout = {} if self.data == "ict" or self.layout == "folder" else {"data.dataset": self.layout}
+        layout = {} if generated or self.layout == "folder" else {"data.dataset": self.layout}
         classes = _one_of("classes", self.classes, CLASSES)
-        if classes != CLASSES[0] and (self.data == "ict" or self.mixed):
+        if classes != CLASSES[0] and (generated or self.mixed):
             raise ValueError(f"classes is {classes!r}, but generated faces show those of {CLASSES[0]} alone")
-        own = preset.faces if self.data == "ict" else 0  # 0 takes all of a folder
+        own = preset.faces if generated else 0  # 0 takes all of a folder
         sources, faces = [self.data], [own]
         if self.mixed:
             sources, faces = [*sources, "procedural"], [*faces, preset.faces]

@@ -151,9 +151,9 @@ class Predictor:
         """Answer whatever is given.
 
         Args:
-            x: a scan (`Scan`, path, or (bytes, name)); three photos as {"front": ..., "left": ..., "right": ...} or
-                `PreparedPhotos`; or a sequence: a list of scans in the order of time, a folder of scans, a zip of
-                several, or an animated glTF.
+            x: a scan (`Scan`, path, or (bytes, name)); three photos as {"front": ..., "left": ..., "right": ...}, as
+                [front, left, right] or as `PreparedPhotos`; or a sequence: a list of scans in the order of time, a
+                folder of scans, a zip of several, or an animated glTF.
             correction: degrees of yaw, pitch and roll added to the pose that is found (scans and sequences).
 
         Raises:
@@ -170,11 +170,13 @@ class Predictor:
             if unknown:
                 raise ValueError(f"photos are named {sorted(map(str, unknown))}; front, left and right are needed")
             return self.predict_photos(**x)
+        if _are_photos(x):
+            return self.predict_photos(*x)
         if is_sequence(x):
             return self.predict_sequence(x, correction)
         if _is_scan_source(x):
             return self._predict_scan(x, correction)
-        wanted = "a scan (Scan, path, or bytes with a name), photos by view name, or a sequence of scans"
+        wanted = "a scan (Scan, path, or bytes with a name), front, left and right photo, or a sequence of scans"
         raise ValueError(f"got {type(x).__name__}; {wanted} is needed")
 
     def predict_photos(self, front: Any = None, left: Any = None, right: Any = None) -> Prediction:
@@ -408,6 +410,19 @@ def _three_angles(correction: Sequence[float]) -> tuple[float, float, float]:
 
 def _named(names: Sequence[str], values: np.ndarray) -> dict[str, float]:
     return {name: float(value) for name, value in zip(names, values, strict=True)}
+
+
+def _are_photos(x: Any) -> bool:
+    """Whether x is a list of three pictures, or names of picture files, of which some may be missing (None)."""
+    from PIL import Image
+
+    def is_picture(one: Any) -> bool:
+        if isinstance(one, str | Path):
+            return Path(one).suffix.lower() in Image.registered_extensions()
+        return isinstance(one, Image.Image | np.ndarray)
+
+    given = [one for one in x if one is not None] if isinstance(x, list | tuple) and len(x) == 3 else []
+    return bool(given) and all(map(is_picture, given))
 
 
 def _is_scan_source(x: Any) -> bool:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import io
 import json
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -13,7 +16,7 @@ from affectvlm import gradcam
 from affectvlm.emotions import EKMAN
 from affectvlm.gradcam import Contributions, Level
 from affectvlm.gradcam.trust import FRACTIONS
-from affectvlm.ui import engine, evidence, evidence_figures, evidence_words, explaining, stills, viewers
+from affectvlm.ui import engine, evidence, evidence_figures, evidence_words, explaining, stills, viewers, work
 from affectvlm.ui.display import display_mesh
 from affectvlm.ui.inputs import PHOTOS
 from affectvlm.ui.words import unbroken
@@ -282,3 +285,26 @@ def test_the_sentence_of_the_test_bears_out_the_verdict_above_it():
 def test_files_are_named_by_what_they_show():
     assert explaining._file_name("fear rather than surprise") == "evidence-fear-rather-than-surprise"
     assert explaining._file_name("“../../a b”") == "evidence-a-b"
+
+
+def test_pages_that_work_at_the_same_moment_take_turns(monkeypatch):
+    monkeypatch.setattr(work, "_short_turns", threading.BoundedSemaphore(2))
+    inside, most, lock = 0, 0, threading.Lock()
+
+    def page(number: int) -> int:
+        nonlocal inside, most
+        with work.in_turn():
+            with lock:
+                inside += 1
+                most = max(most, inside)
+            time.sleep(0.02)
+            with lock:
+                inside -= 1
+        return number
+
+    with ThreadPoolExecutor(8) as visitors:
+        assert list(visitors.map(page, range(16))) == list(range(16))
+    assert most == 2
+    with pytest.raises(ValueError, match="a bad file"), work.in_turn():
+        raise ValueError("a bad file")
+    assert page(1) == 1  # an error gives the turn back

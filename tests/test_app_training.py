@@ -17,7 +17,7 @@ from affectvlm.planning import PRESETS
 from affectvlm.preflight import STOP, WARNING, Check, Finding
 from affectvlm.runs import Run, is_running
 from affectvlm.ui import engine, training_form, visitors
-from affectvlm.ui.training_form import ICT, OWN, RANDOM
+from affectvlm.ui.training_form import ICT, MAKEHUMAN, OWN, RANDOM
 from affectvlm.ui.training_state import COMPARE, NEW, WATCH
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -234,7 +234,7 @@ def test_a_name_that_is_taken_is_told(opened, root, monkeypatch):
     assert "There is a run mine already; another name is needed." in app.error[0].value
 
 
-@pytest.mark.parametrize("data", [ICT, OWN])
+@pytest.mark.parametrize("data", [ICT, MAKEHUMAN, OWN])
 def test_strangers_name_no_place_on_the_machine(opened, root, monkeypatch, data):
     write_run(root / "old", "finished")
     app = opened()

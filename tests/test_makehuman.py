@@ -133,6 +133,29 @@ def test_a_checkout_with_a_gap_is_refused_by_name(checkout, tmp_path, gone, said
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(
+    ("added", "said"),
+    [
+        ("v 1.0 two 3.0\n", "a line that is not of numbers"),
+        ("v 1.0 2.0\n", "a line that is not of numbers"),
+        ("f 1/1 x/2 3/3\n", "a line that is not of numbers"),
+        ("v nan 0 0\n", "vertices without a place"),
+        ("f 1 2 999999\n", "polygons of vertices that are not there"),
+        ("f -1 -2 -3\n", "polygons of vertices that are not there"),
+    ],
+)
+def test_a_damaged_base_mesh_is_refused_in_words(checkout, tmp_path, added, said):
+    file = checkout / "makehuman" / "data" / "3dobjs" / "base.obj"
+    content = file.read_bytes()
+    file.write_bytes(content + added.encode())
+    try:
+        with pytest.raises(ScanError, match=said):
+            pack_checkout(checkout, tmp_path / "pack.npz")
+    finally:
+        file.write_bytes(content)
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_damaged_target_is_refused_by_name(checkout, tmp_path):
     file = checkout / "makehuman" / "data" / "targets" / "mouth" / "mouth-trans-up.target"
     content = file.read_bytes()

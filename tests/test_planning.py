@@ -8,9 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import affectvlm
-from affectvlm.config import METHODS, TrainConfig, load
+from affectvlm.config import METHODS, TrainConfig, load, to_dict
 from affectvlm.planning import (
     CLASSES,
+    PATHS,
     PRESETS,
     SOURCES,
     Plan,
@@ -30,9 +31,10 @@ def test_every_choice_gives_settings_that_are_accepted():
         )
         config = plan.config()
         assert config.method == method and config.model.start == start and config.run.name == "n"
-        own = {"procedural": ("procedural",), "ict": ("ict",), "folder": ("folder",)}[data]
+        own = (data,)
         assert config.data.sources == (own + ("procedural",) if mixed and data != "procedural" else own)
         assert config.data.ict_path == ("/my faces" if data == "ict" else "")
+        assert config.data.makehuman_path == ("/my faces" if data == "makehuman" else "")
         assert config.data.folder == ("/my faces" if data == "folder" else "")
         assert config.data.train_faces[0] == (0 if data == "folder" else PRESETS[preset].faces)
         if start:
@@ -44,9 +46,18 @@ def test_classes_of_ones_own_faces_bring_their_words():
     assert config.prompts.file == "bp4d" and config.data.dataset == "bp4d"
     assert "prompts.file=bp4d" not in Plan("n", classes="bp4d").overrides()  # synthetic faces have the six emotions
     assert set(CLASSES) == {path.stem for path in PROMPT_SETS.iterdir()}
-    for mixed, data in ((True, "folder"), (False, "ict")):
+    for mixed, data in ((True, "folder"), (False, "ict"), (False, "makehuman")):
         with pytest.raises(ValueError, match="classes is '4dme', but generated faces show those of ekman alone"):
             Plan("n", data=data, path="/faces", mixed=mixed, classes="4dme").overrides()
+
+
+def test_every_setting_that_names_a_place_is_known_as_one():
+    named = {
+        f"{section}.{key}" for section, values in to_dict(Plan("n").config()).items() if isinstance(values, dict)
+        for key, value in values.items() if isinstance(value, str) and key.endswith(("path", "folder", "file", "cache"))
+    }  # fmt: skip
+    assert named and named <= set(PATHS)
+    assert places_named(["data.makehuman_path=makehuman", "optim.steps=3"]) == ["data.makehuman_path=makehuman"]
 
 
 def test_presets_grow():
@@ -80,6 +91,7 @@ def test_what_an_expert_says_counts_over_the_choices():
         (Plan("n", data="folder", path="  "), "path of your folder or table is empty"),
         (Plan("n", data="folder", path="/faces", classes="moods"), "classes is 'moods'; one of ekman, bp4d, 4dme"),
         (Plan("n", data="ict"), "path of ICT-FaceKit is empty"),
+        (Plan("n", data="makehuman"), "path of MakeHuman is empty"),
         (Plan("n", extra="optim.lrr=1"), "unknown setting optim.lrr; did you mean optim.lr"),
         (Plan("n", extra="more steps please"), "'more steps please' is not section.key=value"),
         (Plan("n", extra="optim.steps=many"), "optim.steps is 'many'; int is needed"),

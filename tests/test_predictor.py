@@ -141,6 +141,24 @@ def test_photos_by_name_prepared_or_as_arguments_are_one(tiny, happy_photos):
     assert same(answer, tiny.predict(prepare_photos(**happy_photos)))
 
 
+def test_three_pictures_in_a_row_are_front_left_and_right(tiny, happy_photos, happy_scan, tmp_path):
+    from PIL import Image
+
+    answer = tiny.predict(happy_photos)
+    for role, content in happy_photos.items():
+        (tmp_path / f"{role}.PNG").write_bytes(content)
+    files = [tmp_path / f"{role}.PNG" for role in ("front", "left", "right")]
+    assert same(answer, tiny.predict(files)) and same(answer, tiny.predict(tuple(map(str, files))))
+    pictures = [Image.open(file).convert("RGB") for file in files]
+    assert same(answer, tiny.predict(pictures)) and same(answer, tiny.predict([*map(np.asarray, pictures)]))
+    alone = tiny.predict([files[0], None, None])
+    assert same(alone, tiny.predict_photos(front=files[0])) and list(alone.view_probabilities) == ["front"]
+    assert tiny.predict([happy_scan] * 3).kind == "sequence"  # three scans stay frames
+    for mixed in ([files[0], happy_scan, None], [None] * 3):
+        with pytest.raises(ValueError, match="front, left and right photo"):
+            tiny.predict(mixed)
+
+
 def test_a_missing_photo_is_left_out(tiny, happy_photos):
     front = tiny.predict_photos(front=happy_photos["front"])
     assert list(front.view_probabilities) == ["front"]

@@ -145,6 +145,7 @@ def test_a_full_disk_stops(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("path", ["nowhere", ".", "affectvlm/config.py"])
-def test_another_thing_than_ict_stops_with_where_to_get_it(path):
-    check = check_data(Plan("n", data="ict", path=path).config(), preflight.Path(preflight.__file__).parents[1])
+@pytest.mark.parametrize("data", ["ict", "makehuman"])
+def test_another_thing_than_a_model_of_the_face_stops_with_where_to_get_it(data, path):
+    check = check_data(Plan("n", data=data, path=path).config(), preflight.Path(preflight.__file__).parents[1])
     assert not check.ok and "git clone" in check.findings[0].advice

@@ -289,19 +289,29 @@ def _person(read: _Targets, name: str) -> np.ndarray:
 
 
 def _read_base(file: Path) -> tuple[np.ndarray, list[np.ndarray]]:
-    """Vertices (V, 3) float32 dm in file order, and polygons as arrays of vertex numbers."""
+    """Vertices (V, 3) float32 dm in file order, and polygons as arrays of vertex numbers.
+
+    Raises:
+        ScanError: there is none, or it is another mesh or a damaged one.
+    """
     if not file.is_file():
         raise ScanError("no base.obj in 3dobjs/; a checkout of MakeHuman has it")
     positions, polygons = [], []
     with file.open("r", encoding="utf-8", errors="replace") as lines:
-        for line in lines:
-            if line.startswith("v "):
-                positions.append(line.split()[1:4])
-            elif line.startswith("f "):
-                polygons.append(np.array([int(corner.split("/")[0]) - 1 for corner in line.split()[1:]]))
-    if len(positions) < max(last for _, last in _PARTS.values()):
-        raise ScanError(f"base.obj has {len(positions)} vertices; base mesh hm08 of MakeHuman has 19158")
-    return np.array(positions, np.float32), polygons
+        try:
+            for line in lines:
+                if line.startswith("v "):
+                    positions.append([float(word) for word in line.split()[1:4]])
+                elif line.startswith("f "):
+                    polygons.append(np.array([int(corner.split("/")[0]) - 1 for corner in line.split()[1:]]))
+            placed = np.array(positions, np.float32).reshape(-1, 3)
+        except ValueError as error:
+            raise ScanError(f"base.obj has a line that is not of numbers: {error}") from error
+    if len(placed) < max(last for _, last in _PARTS.values()):
+        raise ScanError(f"base.obj has {len(placed)} vertices; base mesh hm08 of MakeHuman has 19158")
+    if not np.isfinite(placed).all() or any(p.size and not 0 <= p.min() <= p.max() < len(placed) for p in polygons):
+        raise ScanError("base.obj has vertices without a place or polygons of vertices that are not there")
+    return placed, polygons
 
 
 def _symmetric(modifiers: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

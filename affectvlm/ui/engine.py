@@ -27,6 +27,7 @@ from affectvlm.ui.export import ExportWorker
 from affectvlm.ui.memory import share_heaps
 from affectvlm.ui.state import Face
 from affectvlm.ui.stills import with_stills
+from affectvlm.ui.work import in_turn
 
 if TYPE_CHECKING:
     from affectvlm.predictor import Prediction, Predictor
@@ -155,9 +156,11 @@ def answer(face: Face, correction: tuple[int, int, int], folder: Path) -> Predic
 
 @st.cache_resource(max_entries=12, show_spinner="Looking at the face …", scope="session")
 def _answer(key: str, _face: Face, _correction: tuple[int, int, int], _folder: Path) -> Prediction:
-    if _face.kind == "photos":
-        return predictor(_folder).predict_photos(**dict(_face.files))
-    return predictor(_folder).predict(source(_face), correction=_correction)
+    found = predictor(_folder)
+    with in_turn():
+        if _face.kind == "photos":
+            return found.predict_photos(**dict(_face.files))
+        return found.predict(source(_face), correction=_correction)
 
 
 def _answer_to_sequence(face: Face, folder: Path) -> Prediction:

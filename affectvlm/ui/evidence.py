@@ -20,6 +20,7 @@ from affectvlm.scan import Scan
 from affectvlm.ui import engine
 from affectvlm.ui.display import DisplayMesh
 from affectvlm.ui.state import Face
+from affectvlm.ui.work import in_turn
 
 if TYPE_CHECKING:
     from affectvlm.gradcam import Contributions, Target, Trust, ViewMaps
@@ -117,8 +118,9 @@ def _maps(key: str, _case: Case, _question: Question, _method: str) -> ViewMaps:
     from affectvlm.gradcam import explain
 
     model = engine.predictor(_case.folder).model
-    views = _case.prediction.inputs
-    return explain(model, views, target(_question, _case.folder), _case.present, _method)
+    views, wanted = _case.prediction.inputs, target(_question, _case.folder)
+    with in_turn():
+        return explain(model, views, wanted, _case.present, _method)
 
 
 def trusted(case: Case, question: Question, method: str) -> Trust:
@@ -130,8 +132,9 @@ def _trusted(key: str, _case: Case, _question: Question, _method: str) -> Trust:
     from affectvlm.gradcam import trust
 
     model, views = engine.predictor(_case.folder).model, _case.prediction.inputs
-    evidence = maps(_case, _question, _method)
-    return trust(model, views, target(_question, _case.folder), evidence.maps, _case.present)
+    evidence, wanted = maps(_case, _question, _method), target(_question, _case.folder)
+    with in_turn():
+        return trust(model, views, wanted, evidence.maps, _case.present)
 
 
 def likeness_to_shuffled(case: Case, question: Question, method: str) -> float:
@@ -144,7 +147,9 @@ def _likeness(key: str, _case: Case, _question: Question, _method: str) -> float
     from affectvlm.gradcam import weights_matter
 
     model, views = engine.predictor(_case.folder).model, _case.prediction.inputs
-    return weights_matter(model, views, target(_question, _case.folder), _case.present, _method)
+    wanted = target(_question, _case.folder)
+    with in_turn():
+        return weights_matter(model, views, wanted, _case.present, _method)
 
 
 def parts(case: Case, question: Question) -> Contributions:
@@ -161,14 +166,9 @@ def _parts(key: str, _case: Case, _question: Question) -> Contributions:
         regions = photo_regions()
     else:
         regions = scan_regions(prediction.scan, predictor.card.yaws, predictor.card.half_width)
-    return contributions(
-        predictor.model,
-        prediction.inputs,
-        target(_question, _case.folder),
-        regions,
-        _case.present,
-        prediction.view_names,
-    )
+    wanted, names = target(_question, _case.folder), prediction.view_names
+    with in_turn():
+        return contributions(predictor.model, prediction.inputs, wanted, regions, _case.present, names)
 
 
 def painted(case: Case, question: Question, mesh: DisplayMesh) -> DisplayMesh:

@@ -13,8 +13,14 @@ from affectvlm.runs import RunError, free_name, is_running
 from affectvlm.starting import HOME, as_typed, command_line, start
 from affectvlm.ui import engine, training_state, visitors
 
-SYNTHETIC, ICT, OWN = "Synthetic faces", "ICT-FaceKit", "My own faces"
-DATA = {SYNTHETIC: "procedural", ICT: "ict", OWN: "folder"}
+SYNTHETIC, ICT, MAKEHUMAN, OWN = "Synthetic faces", "ICT-FaceKit", "MakeHuman", "My own faces"
+DATA = {SYNTHETIC: "procedural", ICT: "ict", MAKEHUMAN: "makehuman", OWN: "folder"}
+PLACES = {
+    ICT: ("Folder of ICT-FaceKit, or a packed ict_face.npz", "/home/me/ICT-FaceKit"),
+    MAKEHUMAN: ("Folder of MakeHuman, or a packed makehuman_face.npz", "/home/me/makehuman"),
+    OWN: ("Folder or CSV file", "/home/me/my_scans"),
+}
+"""Faces → what the field for their place is called, and an example of a place."""
 RANDOM = "random weights"
 METHOD_TITLES = {"affectvlm": "AffectVLM", "multiviewvlm": "MultiviewVLM", "smilevlm": "SMILE-VLM", "mifar": "MiFaR"}
 ABOUT_METHODS = {
@@ -26,6 +32,7 @@ ABOUT_METHODS = {
 ABOUT_DATA = {
     SYNTHETIC: "Faces that the app makes itself, with every emotion: nothing to bring.",
     ICT: "Faces of an open model (MIT licence) that you have downloaded.",
+    MAKEHUMAN: "Faces of the head of MakeHuman (CC0) that you have downloaded.",
     OWN: "A folder “class/subject/files” of scans or of pictures called front, left and right; or a CSV file with the "
     "columns file (or front, left, right), label and subject.",
 }
@@ -86,10 +93,10 @@ def _data() -> tuple[str, str, str, str, bool]:
         st.info(visitors.CLOSED, icon=":material/lock:")
         return data, "", "folder", CLASSES[0], False
     layout = _layout() if data == OWN else "folder"
-    title = "Folder of ICT-FaceKit, or a packed ict_face.npz" if data == ICT else "Folder or CSV file"
+    title, example = PLACES[data]
     path = st.text_input(
         f"{title}, on the machine that runs the app", key=f"training_path_{DATA[data]}", persist_state="session",
-        placeholder="/home/me/ICT-FaceKit" if data == ICT else "/home/me/my_scans",
+        placeholder=example,
     )  # fmt: skip
     classes = _classes() if data == OWN else CLASSES[0]
     mixed = classes == CLASSES[0] and st.toggle(
