@@ -114,6 +114,20 @@ def test_a_refused_scene_leaves_the_process_alive(worker):
     assert worker._process.pid == process
 
 
+@pytest.mark.slow
+def test_a_fresh_process_takes_over_before_memory_grows(worker, monkeypatch):
+    monkeypatch.setattr("affectvlm.ui.export.EXPORTS", 2)
+    worker.close()
+    mesh, processes, pages = display_mesh(sphere(20, 30)), [], []
+    for _ in range(4):
+        pages.append(worker.export(mesh, False, BACKGROUND, SKIN))
+        processes.append(worker._process)
+    first, second, third, fourth = (process.pid for process in processes)
+    assert first != second == third != fourth  # the one after the second page is the new one already
+    assert processes[0].poll() is not None and processes[1].poll() is not None and processes[3].poll() is None
+    assert [len(page) for page in pages] == pytest.approx([len(pages[0])] * 4, rel=0.01)
+
+
 def test_a_process_that_hangs_is_ended_in_time():
     hanging = ExportWorker((sys.executable, "-c", "import time; time.sleep(60)"))
     started = time.perf_counter()

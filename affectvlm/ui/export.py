@@ -16,6 +16,8 @@ from affectvlm.ui.export_worker import write_request
 logger = logging.getLogger(__name__)
 
 ROOT = Path(__file__).resolve().parents[2]
+EXPORTS = 200
+"""After so many pages a fresh process takes over: VTK and its exporter keep about a megabyte of each mesh."""
 
 
 class ExportError(RuntimeError):
@@ -36,6 +38,7 @@ class ExportWorker:
     def __init__(self, command: tuple[str, ...] = (sys.executable, "-m", "affectvlm.ui.export_worker")) -> None:
         self._command = command
         self._process: subprocess.Popen | None = None
+        self._exported = 0
         self._lock = threading.Lock()
 
     def export(self, mesh: DisplayMesh, appearance: bool, background: str, skin: str, timeout: float = 30.0) -> str:
@@ -99,6 +102,10 @@ class ExportWorker:
             raise _Died("the viewer's helper process stopped unexpectedly") from error
         finally:
             timer.cancel()
+        self._exported += 1
+        if self._exported >= EXPORTS:
+            self.close()
+            self._running()  # gets ready before it is asked
         if not answer["ok"]:
             raise ExportError(answer["error"])
         return body.decode()
@@ -112,6 +119,7 @@ class ExportWorker:
 
     def _running(self) -> subprocess.Popen:
         if self._process is None or self._process.poll() is not None:
+            self._exported = 0
             self._process = subprocess.Popen(
                 self._command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
             )
