@@ -29,7 +29,7 @@ from pytorch_lightning.loggers import TensorBoardLogger
 from torch.utils.data import DataLoader
 
 from affectvlm.adaptation import ADAPTATION, measure, observer
-from affectvlm.config import TrainConfig, load, to_dict
+from affectvlm.config import PATHS, TrainConfig, load, to_dict
 from affectvlm.data import RenderedFaces, build
 from affectvlm.datasets import Index, index_dataset, parse_option, read_split, render_index, split_subjects
 from affectvlm.datasets.unlabelled import index_unlabelled, without_labels
@@ -417,14 +417,8 @@ def test(
     Returns:
         The scores of each case, and what was predicted for every face with three views of the default kind.
     """
-    asked = cases(kind, held_out=bool(prompts.held_out_templates))
-    model.eval()
-    with torch.no_grad():
-        bank = model.text_bank(prompts)
-    logits = {
-        name: face_logits(model, prompts, faces, bank=None if shown.get("held_out") else bank, **shown)
-        for name, shown in asked.items()
-    }
+    asked = cases(model, prompts, kind)
+    logits = {name: face_logits(model, prompts, faces, **shown) for name, shown in asked.items()}
     scores = {name: report(found, faces, temperature, margin) for name, found in logits.items()}
     return scores, predictions(next(iter(logits.values())), faces, temperature, margin)
 
@@ -432,10 +426,7 @@ def test(
 def shareable(config: TrainConfig) -> dict:
     """The settings as a card may tell them to strangers: without the places things lie at on this machine."""
     settings = to_dict(config)
-    for section, key in (
-        ("data", "ict_path"), ("data", "makehuman_path"), ("data", "folder"), ("data", "split"), ("data", "cache"),
-        ("run", "folder"), ("model", "start"), ("model", "pretrained"), ("prompts", "file"),
-    ):  # fmt: skip
+    for section, key in (path.split(".") for path in PATHS):
         settings[section][key] = Path(settings[section][key]).name
     return settings
 

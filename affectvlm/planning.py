@@ -15,19 +15,13 @@ from typing import Any
 
 import yaml
 
-from affectvlm.config import METHODS, TrainConfig, load
+from affectvlm.config import METHODS, PATHS, TrainConfig, load
 
 SOURCES = ("procedural", "ict", "makehuman", "folder")
 MODELS = {"ict": ("data.ict_path", "ICT-FaceKit"), "makehuman": ("data.makehuman_path", "MakeHuman")}
 """Sources that are a model of the face on the user's disk → the setting that names the place, and what it is called."""
 CLASSES = ("ekman", "bp4d", "4dme")
 """Prompt sets that come with the package. Generated faces show the emotions of the first alone."""
-PATHS = (
-    "data.ict_path", "data.makehuman_path", "data.folder", "data.split", "data.cache", "run.folder", "model.start",
-    "model.pretrained", "prompts.file",
-)  # fmt: skip
-"""Settings that name places on the machine."""
-
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
 _LIKE_A_PATH = re.compile(r"[/\\~]|(?<!\w)\.(?!\d)")
 _NEXT_SETTING = re.compile(r"\s+(?=[a-z_]+(?:\.[a-z_]+)*=)")

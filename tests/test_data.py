@@ -136,6 +136,14 @@ def test_rendering_ends_with_the_process_that_asked_for_it_and_frees_the_cache(t
     assert not list(tmp_path.glob("*/*.tmp"))
 
 
+def test_a_signal_that_comes_while_processes_start_is_not_lost():
+    before, reached = signal.getsignal(signal.SIGINT), False
+    with pytest.raises(KeyboardInterrupt), generated._signals_held():
+        signal.raise_signal(signal.SIGINT)
+        reached = True
+    assert reached and signal.getsignal(signal.SIGINT) is before
+
+
 def _members(group: int) -> list[int]:
     """The living processes of a group."""
     found = []

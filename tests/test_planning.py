@@ -8,10 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import affectvlm
-from affectvlm.config import METHODS, TrainConfig, load, to_dict
+from affectvlm.config import METHODS, PATHS, TrainConfig, load, to_dict
 from affectvlm.planning import (
     CLASSES,
-    PATHS,
     PRESETS,
     SOURCES,
     Plan,

@@ -17,9 +17,10 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from multiprocessing.synchronize import Event
 from pathlib import Path
@@ -129,7 +130,9 @@ def _render(missing: Sequence[tuple[FaceSet, Path, int, int]], workers: int) -> 
     stop = context.Event()
     with ProcessPoolExecutor(workers or os.cpu_count(), context, _begin, (stop,)) as pool:
         try:
-            for done, shard in enumerate(pool.map(_write_shard, missing), 1):
+            with _signals_held():  # what interrupts the start of processes is lost, or leaves some that nobody ends
+                shards = pool.map(_write_shard, missing)
+            for done, shard in enumerate(shards, 1):
                 log.info("shard %d written (%d of %d)", shard, done, len(missing))
         except BrokenProcessPool as error:
             raise ChildProcessError(
@@ -139,6 +142,23 @@ def _render(missing: Sequence[tuple[FaceSet, Path, int, int]], workers: int) -> 
         except BaseException:
             stop.set()  # the pool waits for its processes, and a shard takes a minute
             raise
+
+
+@contextmanager
+def _signals_held() -> Iterator[None]:
+    """SIGINT and SIGTERM come at the end of this, not in it. Python tells signals to the main thread alone."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    came: list[int] = []
+    before = {number: signal.signal(number, lambda n, _: came.append(n)) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+        for number in dict.fromkeys(came):
+            signal.raise_signal(number)
 
 
 def _listed(folder: Path, shard: int) -> list[dict]:

@@ -24,7 +24,6 @@ def face_logits(
     kind: str = "normals",
     views: Sequence[int] = (0, 1, 2),
     augmented: int | None = None,
-    held_out: bool = False,
     bank: torch.Tensor | None = None,
     batch: int = 64,
 ) -> np.ndarray:
@@ -35,13 +34,11 @@ def face_logits(
         views: which of front, left, right are given to the model.
         augmented: None shows clean views; a number seeds random light, background and framing, photo-like samples as
         photos.
-        held_out: ask in the words that training never drew, instead of those of the text bank.
-        bank: (K + R, D) `text_bank` or `held_out_bank` of these prompts, where it is known already: a large text tower
-            takes longer over it than over the faces.
+        bank: (K + R, D) `text_bank` or `held_out_bank` of these prompts; None makes the first. A large text tower takes
+            longer over it than over the faces.
     """
     model.eval()
-    if bank is None:
-        bank = held_out_bank(model, prompts) if held_out else model.text_bank(prompts)
+    bank = model.text_bank(prompts) if bank is None else bank
     settings = MixedViews(size=model.image_size, flip=0.0, occlusion=0.0)
     result = []
     for number, indices in enumerate(faces.batches(batch)):
@@ -64,16 +61,23 @@ def held_out_bank(model: MultiviewCLIP, prompts: PromptSet) -> torch.Tensor:
     return torch.nn.functional.normalize(torch.stack(means), dim=-1)
 
 
-def cases(kind: str, held_out: bool) -> dict[str, dict]:
-    """What a test asks, by name → arguments of `face_logits`: the default kind of picture first."""
+@torch.no_grad()
+def cases(model: MultiviewCLIP, prompts: PromptSet, kind: str) -> dict[str, dict]:
+    """What a test asks, by name → arguments of `face_logits`: the default kind of picture first, other words last.
+
+    Those are of the templates that training never drew, where the prompts have any.
+    """
+    bank = model.eval().text_bank(prompts)
     kinds = [kind, *(other for other in KIND_NUMBERS if other != kind)]
-    return {
-        **{f"three views, {name}": {"kind": name} for name in kinds},
-        "front view alone": {"kind": kind, "views": (0,)},
-        "front and left view": {"kind": kind, "views": (0, 1)},
-        "left view alone": {"kind": kind, "views": (1,)},
-        **({"three views, held-out wording": {"kind": kind, "held_out": True}} if held_out else {}),
+    asked = {
+        **{f"three views, {name}": {"kind": name, "bank": bank} for name in kinds},
+        "front view alone": {"kind": kind, "views": (0,), "bank": bank},
+        "front and left view": {"kind": kind, "views": (0, 1), "bank": bank},
+        "left view alone": {"kind": kind, "views": (1,), "bank": bank},
     }
+    if prompts.held_out_templates:
+        asked["three views, held-out wording"] = {"kind": kind, "bank": held_out_bank(model, prompts)}
+    return asked
 
 
 def report(logits: np.ndarray, faces: RenderedFaces, temperature: float = 1.0, margin: float = 0.0) -> dict:
