@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import gc
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
+
+from affectvlm.ui.memory import set_aside
 
 ROOT = Path(__file__).resolve().parents[1]
 SCRIPT = """
@@ -49,3 +53,27 @@ def test_threads_share_a_few_heaps():
         pytest.skip("the C library is not glibc")
     assert said == "True" and 1 <= count <= 2
     assert heaps(share=False)[1] > 2
+
+
+def test_what_is_loaded_is_left_out_of_the_search_for_garbage_and_later_garbage_is_found():
+    class Knot:
+        pass
+
+    def left() -> int:
+        return sum(isinstance(one, Knot) for one in gc.get_objects())
+
+    try:
+        set_aside()
+        assert gc.get_freeze_count() > 10_000
+        started = time.perf_counter()
+        gc.collect()
+        assert time.perf_counter() - started < 0.05
+        for _ in range(50):
+            knot = Knot()
+            knot.itself = knot
+        del knot
+        assert left() > 0
+        gc.collect()
+        assert left() == 0
+    finally:
+        gc.unfreeze()

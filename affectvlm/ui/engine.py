@@ -24,7 +24,7 @@ from affectvlm.runs import models
 from affectvlm.scan import Scan
 from affectvlm.ui.display import DisplayMesh, display_mesh
 from affectvlm.ui.export import ExportWorker
-from affectvlm.ui.memory import share_heaps
+from affectvlm.ui.memory import set_aside, share_heaps
 from affectvlm.ui.state import Face
 from affectvlm.ui.stills import with_stills
 from affectvlm.ui.work import in_turn
@@ -262,5 +262,8 @@ def _warm() -> None:
             found, face = predictor(folder), sample_scan(EKMAN[0])
             found.predict([face, face] if reads_motion(folder) else face)
         export_worker().start()
+        import plotly.graph_objects  # noqa: F401  (the next page's need, before all is set aside)
+
+        set_aside()
     except Exception:  # the same failure meets the visitor where it can be told; here it would only be lost
         logger.exception("warm-up failed")
