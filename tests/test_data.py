@@ -113,8 +113,9 @@ RENDER = (
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_rendering_ends_with_the_process_that_asked_for_it_and_frees_the_cache(tmp_path, how):
-    code = "import signal; signal.signal(signal.SIGTERM, signal.default_int_handler)\n" + RENDER
-    process = subprocess.Popen([sys.executable, "-u", "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True,
+    # both said, as a shell has what it runs in the background ignore SIGINT
+    heed = "import signal\nfor one in (signal.SIGINT, signal.SIGTERM): signal.signal(one, signal.default_int_handler)\n"
+    process = subprocess.Popen([sys.executable, "-u", "-c", heed + RENDER, str(tmp_path)], stdout=subprocess.PIPE, text=True,
                                stderr=subprocess.DEVNULL, start_new_session=True)  # fmt: skip
     try:
         assert "rendering" in process.stdout.readline()
@@ -137,11 +138,14 @@ def test_rendering_ends_with_the_process_that_asked_for_it_and_frees_the_cache(t
 
 
 def test_a_signal_that_comes_while_processes_start_is_not_lost():
-    before, reached = signal.getsignal(signal.SIGINT), False
-    with pytest.raises(KeyboardInterrupt), generated._signals_held():
-        signal.raise_signal(signal.SIGINT)
-        reached = True
-    assert reached and signal.getsignal(signal.SIGINT) is before
+    before, reached = signal.signal(signal.SIGINT, signal.default_int_handler), False
+    try:
+        with pytest.raises(KeyboardInterrupt), generated._signals_held():
+            signal.raise_signal(signal.SIGINT)
+            reached = True
+        assert reached and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _members(group: int) -> list[int]:
