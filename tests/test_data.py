@@ -115,7 +115,8 @@ RENDER = (
 def test_rendering_ends_with_the_process_that_asked_for_it_and_frees_the_cache(tmp_path, how):
     # both said, as a shell has what it runs in the background ignore SIGINT
     heed = "import signal\nfor one in (signal.SIGINT, signal.SIGTERM): signal.signal(one, signal.default_int_handler)\n"
-    process = subprocess.Popen([sys.executable, "-u", "-c", heed + RENDER, str(tmp_path)], stdout=subprocess.PIPE, text=True,
+    command = [sys.executable, "-u", "-c", heed + RENDER, str(tmp_path)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True,
                                stderr=subprocess.DEVNULL, start_new_session=True)  # fmt: skip
     try:
         assert "rendering" in process.stdout.readline()
