@@ -25,12 +25,12 @@ T = TypeVar("T")
 
 AT_ONCE = max(1, (os.cpu_count() or 2) // 2)
 _turns = threading.BoundedSemaphore(AT_ONCE)
-_short_turns = threading.BoundedSemaphore(AT_ONCE)
+_short_turns = threading.BoundedSemaphore(os.cpu_count() or 2)
 
 
 @contextmanager
 def in_turn() -> Iterator[None]:
-    """For work of a second or two on all cores: as many at once as there are cores for, the others wait here.
+    """For work of a second or two: as many at once as there are cores, the others wait here.
 
     Take no turn inside another one.
     """
