@@ -27,12 +27,13 @@ METHODS = ("affectvlm", "multiviewvlm", "smilevlm", "mifar")
 """The training methods; the first learns from labels, the others without."""
 
 GENERATED, OWN = ("procedural", "ict", "makehuman"), ("folder", "unlabelled")
+"""Sources of faces: face models, and files of the user's own."""
+
 PATHS = (
     "data.ict_path", "data.makehuman_path", "data.folder", "data.split", "data.cache", "run.folder", "model.start",
     "model.pretrained", "prompts.file",
 )  # fmt: skip
 """Settings that name places on the machine."""
-"""Sources of faces: face models, and files of the user's own."""
 
 MOST_STEPS, MOST_ROWS = 10**9, 10**6
 """Of a training, and of one batch: more is a slip of the hand."""
