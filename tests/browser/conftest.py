@@ -76,8 +76,9 @@ def chromium():
     path = find_browser()
     if path is None:
         (pytest.fail if in_ci() else pytest.skip)(MISSING)
-    from playwright.sync_api import sync_playwright
+    from playwright.sync_api import expect, sync_playwright
 
+    expect.set_options(timeout=60_000)  # a page fills in its own time: what is expected of it is waited for
     camera = ("--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream")
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=path, args=[*FLAGS, *camera])

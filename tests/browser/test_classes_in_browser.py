@@ -86,7 +86,7 @@ def test_a_model_of_motion_stays_chosen_when_a_sequence_leads_to_its_page(page, 
         {"name": "takes.zip", "mimeType": "application/zip", "buffer": moving_face}
     )
     page.get_by_text("All frames together").wait_for()
-    assert page.get_by_role("heading", level=2).first.inner_text() == words.headline(truth)
+    expect(page.get_by_role("heading", level=2).first).to_have_text(words.headline(truth))
     page.get_by_text(sequence.READS_ALL).wait_for()
     page.locator(".js-plotly-plot .bartext").first.wait_for()
     assert bars_from_the_top(page) == [figures.title(name) for name in FOURDME]

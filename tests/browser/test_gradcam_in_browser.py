@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from playwright.sync_api import expect
 
 from affectvlm.scan_io import read_scan
-from tests.browser.test_in_browser import answer_on, go_to, open_page, pixels, wait_until_drawn
+from tests.browser.test_in_browser import answer_on, go_to, open_page, pixels, wait_until_drawn, wait_until_moved
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
@@ -35,21 +36,23 @@ def glow(image: np.ndarray) -> float:
 
 def test_the_maps_follow_the_question(page, server):
     to_maps(page, server, "fear")
-    shown = page.locator("img[alt*='what speaks for']")
-    page.wait_for_function("document.querySelectorAll('img[alt*=\"what speaks for fear\"]').length == 3")
-    time.sleep(1)  # the pictures themselves
-    assert max(glow(pixels(shown.nth(i))) for i in range(3)) > 0.01
+    shown = page.locator("img[alt*='what speaks for fear']")
+    expect(shown).to_have_count(3)
+    until = time.monotonic() + 60
+    while max(glow(pixels(shown.nth(i))) for i in range(3)) <= 0.01:  # the pictures come after their frames
+        assert time.monotonic() < until, "no map glows"
+        time.sleep(0.3)
     page.get_by_text("standard deviations").wait_for()
     page.get_by_text("This map").first.wait_for()
     option(page, "Surprise").click()
-    page.wait_for_function("document.querySelectorAll('img[alt*=\"what speaks for surprise\"]').length == 3")
+    expect(page.locator("img[alt*='what speaks for surprise']")).to_have_count(3)
     option(page, "Why this, not that").click()
-    page.wait_for_function("document.querySelectorAll('img[alt*=\"rather than\"]').length == 3")
+    expect(page.locator("img[alt*='rather than']")).to_have_count(3)
     option(page, "My own words").click()
     page.get_by_role("textbox", name="In words").fill("a person who shows the teeth")
     page.get_by_role("textbox", name="In words").press("Enter")
-    page.wait_for_function("document.querySelectorAll('img[alt*=\"shows the teeth\"]').length == 3")
-    assert page.get_by_test_id("stException").count() == 0
+    expect(page.locator("img[alt*='shows the teeth']")).to_have_count(3)
+    expect(page.get_by_test_id("stException")).to_have_count(0)
 
 
 def test_maps_are_downloaded(page, server):
@@ -81,8 +84,7 @@ def test_the_painted_mesh_turns_and_is_downloaded(page, server):
     page.mouse.down()
     page.mouse.move(x + 150, y, steps=8)
     page.mouse.up()
-    time.sleep(1)
-    assert (np.abs(wait_until_drawn(frame) - painted).max(axis=2) > 12).mean() > 0.02
+    wait_until_moved(frame, painted, 0.02)
     with page.expect_download() as waiting:
         page.get_by_role("button", name="Mesh with evidence (PLY)").click()
     scan = read_scan(Path(waiting.value.path()).read_bytes(), "evidence.ply")
@@ -103,8 +105,8 @@ def test_without_webgl_still_pictures_take_its_place(page, server):
     go_to(page, "Mesh")
     inside = page.frame_locator("iframe")
     inside.get_by_text("cannot draw in three dimensions").wait_for()
-    assert inside.get_by_role("img").count() == 3
-    assert inside.get_by_role("img").first.evaluate("image => image.complete && image.naturalWidth") == 448
+    expect(inside.get_by_role("img")).to_have_count(3)
+    expect(inside.get_by_role("img").first).to_have_js_property("naturalWidth", 448)
 
 
 def test_a_figure_of_our_samples_is_made(page, server):

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import yaml
 from PIL import Image
+from playwright.sync_api import expect
 
 from affectvlm.prompts import PromptSet
 from affectvlm.ui import engine, words
@@ -86,9 +87,8 @@ def test_a_sentence_is_typed_and_the_answer_moves_at_once(page, server, predicto
 def test_every_sentence_can_be_read_by_pointing_at_its_bar(page, server, predictor):
     on_prompts(page, server)
     chart = page.locator(".js-plotly-plot").first
-    assert chart.locator(".bars .point").count() == sum(
-        len(predictor.card.prompts.bank_prompts(row)) for row in predictor.card.prompts.rows
-    )
+    sentences = sum(len(predictor.card.prompts.bank_prompts(row)) for row in predictor.card.prompts.rows)
+    expect(chart.locator(".bars .point")).to_have_count(sentences)
     box = chart.locator(".bars").nth(3).locator(".point").first.bounding_box()
     page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
     hover = chart.locator(".hoverlayer")
@@ -115,7 +115,7 @@ def test_a_class_is_added_saved_and_loaded_by_another_visitor(page, server, tmp_
     assert list(yaml.safe_load(path.read_text(encoding="utf-8")))[:2] == ["name", "classes"]
 
     on_prompts(page, server)  # a new visit: its own words again
-    assert page.get_by_role("radio", name="Contempt", exact=True).count() == 0
+    expect(page.get_by_role("radio", name="Contempt", exact=True)).to_have_count(0)
     page.locator("input[type=file]").set_input_files(path)
     page.get_by_role("radio", name="Contempt", exact=True).wait_for()
     bad = {"name": "letter.yaml", "mimeType": "text/plain", "buffer": b"Dear Sir or Madam"}
@@ -129,9 +129,10 @@ def test_muscles_move_the_face_and_the_answer(page, server):
     before = picture(page, "the made face from the front")
     page.get_by_role("radio", name="Happy", exact=True).click()
     page.get_by_role("heading", name="This face looks happy.").wait_for()
-    time.sleep(1)
-    smiling = picture(page, "the made face from the front")
-    assert (np.abs(smiling - before).max(axis=2) > 12).mean() > 0.01
+    until = time.monotonic() + 60
+    while (np.abs(picture(page, "the made face from the front") - before).max(axis=2) > 12).mean() <= 0.01:
+        assert time.monotonic() < until, "the picture does not smile"
+        time.sleep(0.3)
     page.get_by_role("tab", name="Mouth").click()
     page.get_by_role("radio", name="Neutral", exact=True).click()
     page.get_by_role("heading", name="This face looks happy.").wait_for(state="hidden")
@@ -139,7 +140,7 @@ def test_muscles_move_the_face_and_the_answer(page, server):
     page.get_by_role("heading", name="This face looks happy.").wait_for()
     slide(page, "AU12 lip corner puller", "Home", 1)
     page.get_by_role("heading", name="This face looks happy.").wait_for(state="hidden")
-    assert page.get_by_role("radio", name="Neutral", exact=True).get_attribute("aria-checked") == "false"
+    expect(page.get_by_role("radio", name="Neutral", exact=True)).to_have_attribute("aria-checked", "false")
 
 
 def test_it_can_be_made_to_look_more_afraid_and_used(page, server):

@@ -10,11 +10,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from playwright.sync_api import expect
 
 from affectvlm.mesh_files import scan_ply
 from affectvlm.ui import engine, words
 from tests.browser.conftest import ROOT, start_server
-from tests.browser.test_in_browser import answer_on, go_to, open_page, pixels
+from tests.browser.test_in_browser import answer_on, go_to, open_page, pixels, wait_until_moved
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
@@ -57,26 +58,22 @@ def bring_sequence(page, server, data: bytes) -> None:
 def test_a_sequence_is_brought_played_and_a_frame_used(page, server, predictor, takes):
     truth = predictor.predict((takes, "takes.zip"))
     bring_sequence(page, server, takes)
-    assert page.get_by_role("heading", level=2).inner_text() == words.headline(truth)
+    expect(page.get_by_role("heading", level=2)).to_have_text(words.headline(truth))
     page.get_by_text(words.confidence(truth), exact=False).first.wait_for()
     where, picture = page.locator("output.where"), page.locator("img.picture")
     seek = page.get_by_role("slider", name="Frame")
     seek.focus()
     page.keyboard.press("Home")  # the keyboard alone is enough
-    assert where.inner_text() == "frame 0"
+    expect(where).to_have_text("frame 0")
     first = pixels(picture)
     page.keyboard.press("ArrowRight")
     page.keyboard.press("ArrowRight")
-    assert where.inner_text() == "frame 2"
-    time.sleep(0.5)
-    assert (np.abs(pixels(picture) - first).max(axis=2) > 25).mean() > 0.005  # the face has moved
-    shown = page.locator(".row .value").all_inner_texts()
-    assert shown == [words.percent(round(float(share), 4)) for share in truth.curve.raw[2]]
+    expect(where).to_have_text("frame 2")
+    wait_until_moved(picture, first, 0.005, by=25)  # the face
+    shares = [words.percent(round(float(share), 4)) for share in truth.curve.raw[2]]
+    expect(page.locator(".row .value")).to_have_text(shares)
     page.get_by_role("button", name="Play", exact=True).click()
-    page.wait_for_function(
-        "() => [...document.querySelectorAll('*')].some(e => e.shadowRoot && "
-        "e.shadowRoot.querySelector('output.where')?.textContent === 'frame 3')"
-    )
+    expect(where).to_have_text("frame 3")
     page.get_by_role("button", name="Play", exact=True).wait_for()  # it stops at the end by itself
     page.get_by_role("button", name="Use this frame").click()
     page.locator(".strip-answer", has_text="frame 3 of takes.zip").wait_for()
@@ -84,8 +81,8 @@ def test_a_sequence_is_brought_played_and_a_frame_used(page, server, predictor, 
     answer_on(page)
     go_to(page, "Sequence")
     page.get_by_text("All frames together").wait_for()  # it is still there
-    assert where.inner_text() == "frame 3"
-    assert page.get_by_test_id("stException").count() == 0
+    expect(where).to_have_text("frame 3")
+    expect(page.get_by_test_id("stException")).to_have_count(0)
 
 
 def test_everything_about_an_answer_is_downloaded(page, server, predictor, chromium, tmp_path):
@@ -104,7 +101,7 @@ def test_everything_about_an_answer_is_downloaded(page, server, predictor, chrom
     assert answer["probabilities"] == truth.probabilities
     assert {"views/front.png", "inputs/left.png", "mesh/face.ply", "mesh/face.glb", "model_card.json"} <= names
     page.goto((tmp_path / "report.html").as_uri())  # `page` sees to it that nothing is fetched
-    assert page.get_by_role("heading", level=1).inner_text() == words.headline(truth)
+    expect(page.get_by_role("heading", level=1)).to_have_text(words.headline(truth))
     assert all(page.locator("img").evaluate_all("images => images.map(i => i.naturalWidth > 0)"))
     printed = page.pdf(prefer_css_page_size=True)
     assert printed.count(b"/Type /Page\n") + printed.count(b"/Type /Page ") + printed.count(b"/Type /Page/") == 1

@@ -7,6 +7,7 @@ import time
 import numpy as np
 import pytest
 import trimesh
+from playwright.sync_api import expect
 
 from affectvlm.runs import last_words, status
 from affectvlm.starting import end_now, request_stop, running
@@ -85,7 +86,7 @@ def test_a_training_is_started_watched_and_its_model_used(page, trained_at, root
     page.get_by_role("button", name="happy", exact=True).click()
     page.get_by_text("Answered in").wait_for()
     sidebar = page.locator("[data-testid=stSidebar]")
-    assert sidebar.get_by_role("combobox", name="Model").input_value() == "run affectvlm-001"
+    expect(sidebar.get_by_role("combobox", name="Model")).to_have_value("run affectvlm-001")
 
     page.get_by_role("link", name="Training", exact=True).click()
     page.get_by_text("Finished.").wait_for()
