@@ -357,7 +357,7 @@ def test_a_hanging_stpyvista_is_given_up_and_not_asked_again(monkeypatch):
         started = time.perf_counter()
         with pytest.raises(ExportError, match=why):
             guarded_stpyvista.show(None, False, "black", "white", 600, timeout=1.0)
-        assert time.perf_counter() - started < limit + 1.0
+        assert time.perf_counter() - started < limit + 9.0  # far from the 20 s of what hangs
 
 
 def test_stpyvista_without_what_it_needs_is_not_called(monkeypatch):

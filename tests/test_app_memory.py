@@ -6,7 +6,6 @@ import gc
 import re
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -65,9 +64,8 @@ def test_what_is_loaded_is_left_out_of_the_search_for_garbage_and_later_garbage_
     try:
         set_aside()
         assert gc.get_freeze_count() > 10_000
-        started = time.perf_counter()
         gc.collect()
-        assert time.perf_counter() - started < 0.05
+        assert len(gc.get_objects()) < gc.get_freeze_count() / 10  # what a search looks at
         for _ in range(50):
             knot = Knot()
             knot.itself = knot
