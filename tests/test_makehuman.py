@@ -1,5 +1,9 @@
 """The MakeHuman adapter on a checkout of the same layout, small and made here: no file of the real one is needed."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -91,6 +95,16 @@ def model(pack):
     return MakeHumanFace.load(pack)
 
 
+@contextmanager
+def kept(file: Path) -> Iterator[Path]:
+    """A file of the module's checkout, as it was again afterwards."""
+    content = file.read_bytes()
+    try:
+        yield file
+    finally:
+        file.write_bytes(content)
+
+
 def test_a_checkout_packs_into_the_head_alone(pack):
     with np.load(pack) as packed:
         head = SKIN + 2 * 72 + 2 * 68 + 226  # the skin above the neck, eyes, teeth and tongue
@@ -122,14 +136,10 @@ def test_a_checkout_is_packed_once_and_the_pack_read_after_that(checkout, tmp_pa
     ],
 )
 def test_a_checkout_with_a_gap_is_refused_by_name(checkout, tmp_path, gone, said):
-    file = checkout / "makehuman" / "data" / gone
-    content = file.read_bytes()
-    file.unlink()
-    try:
+    with kept(checkout / "makehuman" / "data" / gone) as file:
+        file.unlink()
         with pytest.raises(ScanError, match=said):
             pack_checkout(checkout, tmp_path / "pack.npz")
-    finally:
-        file.write_bytes(content)
     assert not list(tmp_path.iterdir())
 
 
@@ -145,26 +155,18 @@ def test_a_checkout_with_a_gap_is_refused_by_name(checkout, tmp_path, gone, said
     ],
 )
 def test_a_damaged_base_mesh_is_refused_in_words(checkout, tmp_path, added, said):
-    file = checkout / "makehuman" / "data" / "3dobjs" / "base.obj"
-    content = file.read_bytes()
-    file.write_bytes(content + added.encode())
-    try:
+    with kept(checkout / "makehuman" / "data" / "3dobjs" / "base.obj") as file:
+        file.write_bytes(file.read_bytes() + added.encode())
         with pytest.raises(ScanError, match=said):
             pack_checkout(checkout, tmp_path / "pack.npz")
-    finally:
-        file.write_bytes(content)
     assert not list(tmp_path.iterdir())
 
 
 def test_a_damaged_target_is_refused_by_name(checkout, tmp_path):
-    file = checkout / "makehuman" / "data" / "targets" / "mouth" / "mouth-trans-up.target"
-    content = file.read_bytes()
-    file.write_text("12 0.1 zero 0.3\n")
-    try:
+    with kept(checkout / "makehuman" / "data" / "targets" / "mouth" / "mouth-trans-up.target") as file:
+        file.write_text("12 0.1 zero 0.3\n")
         with pytest.raises(ScanError, match=r"mouth-trans-up\.target: lines of a vertex number"):
             pack_checkout(checkout, tmp_path / "pack.npz")
-    finally:
-        file.write_bytes(content)
 
 
 def test_other_things_are_refused_in_words(tmp_path):
