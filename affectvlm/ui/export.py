@@ -16,8 +16,8 @@ from affectvlm.ui.export_worker import write_request
 logger = logging.getLogger(__name__)
 
 ROOT = Path(__file__).resolve().parents[2]
-EXPORTS = 200
-"""After so many pages a fresh process takes over: VTK and its exporter keep about a megabyte of each mesh."""
+EXPORTS = 1000
+"""After so many pages a fresh process takes over: VTK and its exporter keep about 0.15 MB of each mesh."""
 
 
 class ExportError(RuntimeError):

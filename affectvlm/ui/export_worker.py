@@ -18,6 +18,8 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from affectvlm.ui.memory import share_heaps
+
 FIELDS = {
     "vertices": np.float32,
     "faces": np.int32,
@@ -117,7 +119,14 @@ def serve(requests: BinaryIO, answers: BinaryIO) -> None:
         answers.flush()
 
 
+def stay_offline() -> None:
+    """Hides trame's WebAssembly viewer, which we do not use: the exporter would load it from the web when it starts."""
+    sys.modules["trame.widgets.vtklocal"] = None  # an import of it fails now, as where it is not installed
+
+
 def main() -> None:
+    share_heaps()  # else, after some hundred scenes, 8 MB of each stay
+    stay_offline()
     import pyvista.plotting  # noqa: F401  (takes a second; better now than in the first request)
 
     answers = os.fdopen(os.dup(1), "wb")

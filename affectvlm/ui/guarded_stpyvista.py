@@ -17,7 +17,7 @@ from streamlit.runtime.scriptrunner import add_script_run_ctx, get_script_run_ct
 
 from affectvlm.ui.display import DisplayMesh
 from affectvlm.ui.export import ExportError
-from affectvlm.ui.export_worker import build_plotter
+from affectvlm.ui.export_worker import build_plotter, stay_offline
 
 NEEDED = ("stpyvista", "trame", "trame_vtk", "trame_vuetify", "trame_pyvista", "nest_asyncio2")
 INSTALL = "pip install -r requirements-stpyvista.txt"
@@ -51,6 +51,8 @@ def show(mesh: DisplayMesh, appearance: bool, background: str, skin: str, height
 
 def _draw(mesh: DisplayMesh, appearance: bool, background: str, skin: str, height: int) -> None:
     from stpyvista import stpyvista  # only inside a running app: it registers a component
+
+    stay_offline()  # the fork that it exports in takes this over
 
     plotter = build_plotter(mesh.arrays(appearance), {"background": background, "skin": skin, "size": [900, height]})
     try:

@@ -1,7 +1,8 @@
 """How the C library keeps freed memory, and how Python looks for garbage. No streamlit in here.
 
 Every run of a page has a thread of its own, and glibc gives threads heaps of their own, up to eight a core. Each stays
-about as large as the largest piece of work that ever passed through it, so a busy server would grow for hours.
+about as large as the largest piece of work that ever passed through it, so a busy server would grow for hours. It also
+moves ever larger pieces into these heaps, where a small one on top of them keeps them from being given back.
 
 After every run of a page, also of a part that only tells how far something is, streamlit has Python look through all
 objects for garbage. With the libraries and the model loaded these are 700,000, and nothing else runs for 0.3 seconds.
