@@ -6,6 +6,7 @@ import os
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ import pytest
 from tests.browser.find_browser import FLAGS, MISSING, find_browser, in_ci
 
 ROOT = Path(__file__).resolve().parents[2]
+WATCH = Path(__file__).with_name("watch")
 LOCAL = {"localhost", "127.0.0.1", ""}
 
 
@@ -28,13 +30,27 @@ class Server:
     url: str
     process: subprocess.Popen
     started: float
+    asked: Path
+
+    def stop(self) -> None:
+        """Ends it; neither it nor any process that it started may have asked anything of the web until then."""
+        self.process.terminate()
+        self.process.wait(20)
+        assert not self.asked.exists(), self.asked.read_text("utf-8")
+        self.asked.parent.rmdir()
 
 
 def start_server(folder: Path) -> Server:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    environment = {**os.environ, "AFFECTVLM_CHECKPOINTS": str(folder)}
+    asked = Path(tempfile.mkdtemp()) / "asked of the web"
+    environment = {
+        **os.environ,
+        "AFFECTVLM_CHECKPOINTS": str(folder),
+        "AFFECTVLM_TEST_WATCH": str(asked),
+        "PYTHONPATH": str(WATCH),
+    }
     command = [sys.executable, "-m", "streamlit", "run", "app.py", "--server.port", str(port)]
     started = time.perf_counter()
     process = subprocess.Popen(command, cwd=ROOT, env=environment, stdin=subprocess.DEVNULL)
@@ -42,7 +58,7 @@ def start_server(folder: Path) -> Server:
     while time.perf_counter() - started < 120:
         try:
             with urllib.request.urlopen(f"http://127.0.0.1:{port}/_stcore/health", timeout=2):
-                return Server(url, process, started)
+                return Server(url, process, started, asked)
         except OSError:
             assert process.poll() is None, f"the server ended with code {process.returncode}"
             time.sleep(0.1)
@@ -58,8 +74,7 @@ def fresh_server(chromium, checkpoint_folder) -> Iterator[Server]:
     """
     server = start_server(checkpoint_folder.parent)
     yield server
-    server.process.terminate()
-    server.process.wait(20)
+    server.stop()
 
 
 @pytest.fixture(scope="module")
@@ -67,8 +82,7 @@ def server(checkpoint_folder) -> Iterator[Server]:
     """One server for a module's tests; each has a session of its own."""
     server = start_server(checkpoint_folder.parent)
     yield server
-    server.process.terminate()
-    server.process.wait(20)
+    server.stop()
 
 
 @pytest.fixture(scope="session")

@@ -90,8 +90,7 @@ def main() -> None:
                 save(page, given.folder / f"{name.lower().replace('-', '')}.png", given.whole)
             browser.close()
     finally:
-        server.process.terminate()
-        server.process.wait(20)
+        server.stop()
 
 
 if __name__ == "__main__":

@@ -40,8 +40,7 @@ def models(tmp_path_factory) -> Path:
 def server(models):
     server = start_server(models)
     yield server
-    server.process.terminate()
-    server.process.wait(20)
+    server.stop()
 
 
 @pytest.fixture(scope="module")

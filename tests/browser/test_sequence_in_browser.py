@@ -152,8 +152,7 @@ def test_a_visit_with_uploads_leaves_nothing_on_the_disk(
         assert [place for place in fresh if holds(place, MARK)] == []
         assert not [place for place in fresh if "private" in place.name or "takes" in place.name]
     finally:
-        server.process.terminate()
-        server.process.wait(20)
+        server.stop()
     assert files_below(temporary) == []
 
 

@@ -50,8 +50,7 @@ def root(tmp_path, monkeypatch):
 def trained_at(root, checkpoint_folder):
     server = start_server(checkpoint_folder.parent)
     yield server
-    server.process.terminate()
-    server.process.wait(20)
+    server.stop()
 
 
 def test_a_training_is_started_watched_and_its_model_used(page, trained_at, root, own_faces, tmp_path):
