@@ -7,6 +7,7 @@ import signal
 import sys
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -86,24 +87,12 @@ def test_the_page_is_whole_and_survives_a_crash(worker):
     assert len(worker.export(mesh, True, BACKGROUND, SKIN)) == pytest.approx(len(page), rel=0.01)
 
 
-WATCHED = """
-import sys
-
-def judge(event, details):
-    if event == "socket.getaddrinfo" and details[0] not in (None, "", "localhost", "127.0.0.1", "::1"):
-        open(sys.argv[1], "a").write(f"{details[0]}\\n")
-        raise OSError("no way out")
-
-sys.addaudithook(judge)
-from affectvlm.ui.export_worker import main
-main()
-"""
-
-
 @pytest.mark.slow
-def test_the_exporting_process_asks_nobody_on_the_web(tmp_path):
+def test_the_exporting_process_asks_nobody_on_the_web(tmp_path, monkeypatch):
     said = tmp_path / "said"
-    watched = ExportWorker((sys.executable, "-c", WATCHED, str(said)))
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent / "browser" / "watch"))
+    monkeypatch.setenv("AFFECTVLM_TEST_WATCH", str(said))
+    watched = ExportWorker()
     try:
         for _ in range(2):  # what the first one starts in the background, the second one waits for
             page = watched.export(display_mesh(sphere(20, 30)), False, BACKGROUND, SKIN)
